@@ -31,6 +31,7 @@ def check_settings(
     steps_end = float(level) if _is_number(level) else num_train_timesteps
     ranges: dict[str, Range] = {
         "noise_level": (1, num_train_timesteps, True),
+        "max_noise_level": (1, num_train_timesteps, True),
         "probability_threshold": (0, 1, False),
         "num_inference_steps": (1, steps_end, True),
         "sw_batch_size": (1, MANY, True),

@@ -72,7 +72,7 @@ class SubjectEvaluator(SupervisedEvaluator):
         engine.state.batch = batch
         if "image" not in batch:
             return []
-        start = time.perf_counter()
+        engine.state.iteration_started = start = time.perf_counter()
         try:
             output = super()._iteration(engine, batch)
             self._log_time(batch["subject"], time.perf_counter() - start)

@@ -30,7 +30,12 @@ class BernoulliPrepareBatch(PrepareBatch):
         autoencoder: frozen; only its ``encode`` and ``quantize`` are used.
         scheduler: the noise process.
         amp: encode in bfloat16 autocast.
-        stratified: spread the times of a batch evenly over 1..T in place of drawing them, for validation.
+        stratified: spread the times of a batch evenly in place of drawing them, for validation.
+        max_noise_level: times are drawn from 1..max_noise_level; ``None`` for T, the paper's choice. A denoiser that
+            is only ever asked to undo L steps learns nothing for that from times beyond L.
+
+    Raises:
+        ValueError: when ``max_noise_level`` lies outside 1..T.
     """
 
     def __init__(
@@ -39,8 +44,13 @@ class BernoulliPrepareBatch(PrepareBatch):
         scheduler: BernoulliScheduler,
         amp: bool = False,
         stratified: bool = False,
+        max_noise_level: int | None = None,
     ) -> None:
         super().__init__()
+        steps = scheduler.num_train_timesteps
+        if max_noise_level is not None and not 1 <= max_noise_level <= steps:
+            raise ValueError(f"max_noise_level must lie in 1..{steps}, got {max_noise_level}.")
+        self.max_noise_level = max_noise_level or steps
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.scheduler, self.amp, self.stratified = scheduler, amp, stratified
 
@@ -66,7 +76,7 @@ class BernoulliPrepareBatch(PrepareBatch):
             return self.autoencoder.quantize(self.autoencoder.encode(images))
 
     def _timesteps(self, batch: int, device: torch.device) -> torch.Tensor:
-        steps = self.scheduler.num_train_timesteps
+        steps = self.max_noise_level
         if not self.stratified:
             return torch.randint(0, steps, (batch,), device=device)
         return ((torch.arange(batch, device=device) + 0.5) / batch * steps).long()

@@ -76,7 +76,7 @@ class ResultFolder:
         Raises:
             ValueError: when a finished subject's results come from other files than the item's.
         """
-        self.sources = {item["subject"]: _source(item) for item in datalist}
+        self.sources = {item["subject"]: source_of(item) for item in datalist}
         for item in datalist:
             self._refuse_other_source(item["subject"])
         items = [item for item in datalist if not self.is_finished(item["subject"])]
@@ -113,7 +113,7 @@ class ResultFolder:
         return target
 
 
-def _source(item: Mapping[str, Any]) -> list:
+def source_of(item: Mapping[str, Any]) -> list:
     """Names and sizes of an item's image files: enough to tell two subjects of the same name apart."""
     files = item.get("image", [])
     paths = [Path(p) for p in ([files] if isinstance(files, str) else files)]

@@ -11,12 +11,15 @@ from monai.utils import CommonKeys, convert_to_dst_type
 
 from ..inferers.masked_bernoulli import MaskedBernoulliInferer
 
+KEYS = {"anomaly_map": CommonKeys.PRED, "reconstruction": "reconstruction", "mask_density": "mask_density"}
+"""Images among the inferer's results, and their keys in the engine's output."""
+
 
 class MaskedDenoisingHandler:
     """Go on from the code probabilities that the evaluator's forward pass left in ``pred``.
 
-    Writes into the engine's output: ``pred``, the anomaly map, and ``reconstruction``, both typed like the image
-    (so that ``Invertd`` works), and ``mask_share`` (B, D), NaN for slices that were not processed; with the
+    Writes into the engine's output: ``pred``, the anomaly map, ``reconstruction`` and ``mask_density``, all typed like
+    the image (so that ``Invertd`` works), and ``mask_share`` (B, D), NaN for slices that were not processed; with the
     inferer's ``return_mask`` also ``mask`` and ``mask_growth``.
 
     Args:
@@ -35,7 +38,7 @@ class MaskedDenoisingHandler:
         output = engine.state.output
         image, probability = output[CommonKeys.IMAGE], output[CommonKeys.PRED]
         results = self.inferer.run_volumes(image, engine.network, probability)
-        for name, key in (("anomaly_map", CommonKeys.PRED), ("reconstruction", "reconstruction")):
+        for name, key in KEYS.items():
             stacked = torch.stack([result.pop(name) for result in results]).reshape(len(image), -1, *image.shape[2:])
             output[key] = convert_to_dst_type(stacked, image)[0]
         for name in results[0]:

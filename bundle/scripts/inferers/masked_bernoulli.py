@@ -14,7 +14,7 @@ from monai.utils import convert_to_dst_type
 from torch import nn
 from tqdm import tqdm
 
-from ..anomaly_map import squared_residual
+from ..anomaly_map import mask_density, squared_residual
 from ..networks import BinaryLatentDiffusion
 from ..noise import SliceGenerator, uniform
 from ..schedulers import BernoulliScheduler
@@ -33,6 +33,7 @@ class MaskedDenoisingOutput:
         reconstruction: D(z_0), (N, c, H, W), float32, image units.
         anomaly_map: (N, 1, H, W), float32, at least 0.
         mask_share: share of set entries of M_0, the image-level score, (N,), float32 in [0, 1].
+        mask_density: the same at each place of the image, interpolated from the code's grid, (N, 1, H, W), float32.
         mask: M_0, (N, C, h, w) boolean, when asked for.
         mask_growth: share of set entries after each step, (N, steps), when asked for.
     """
@@ -40,6 +41,7 @@ class MaskedDenoisingOutput:
     reconstruction: torch.Tensor
     anomaly_map: torch.Tensor
     mask_share: torch.Tensor
+    mask_density: torch.Tensor
     mask: torch.Tensor | None = None
     mask_growth: torch.Tensor | None = None
 
@@ -134,9 +136,9 @@ class MaskedBernoulliInferer(Inferer):
 
         Returns:
             for each item ``anomaly_map`` (1, W, H, D), 0 outside the selected slices; ``reconstruction``
-            (c, W, H, D), the input itself outside them; ``mask_share`` (D,), NaN outside them; with
-            ``return_mask``, where any slice is processed, also ``mask`` (D, C, h, w), False outside them, and
-            ``mask_growth`` (D, steps), NaN outside them.
+            (c, W, H, D), the input itself outside them; ``mask_share`` (D,), NaN outside them; ``mask_density``
+            (1, W, H, D), 0 outside them; with ``return_mask``, where any slice is processed, also ``mask``
+            (D, C, h, w), False outside them, and ``mask_growth`` (D, steps), NaN outside them.
 
         Raises:
             ValueError: when ``inputs`` has another number of dimensions, or the denoiser's output is not a number.
@@ -166,14 +168,20 @@ class MaskedBernoulliInferer(Inferer):
     def _empty(self, volume: torch.Tensor) -> dict[str, torch.Tensor]:
         """The result of a volume of which no slice is processed."""
         shares = volume.new_full(volume.shape[-1:], torch.nan)
-        return {"anomaly_map": torch.zeros_like(volume[:1]), "reconstruction": volume.clone(), "mask_share": shares}
+        empty = torch.zeros_like(volume[:1])
+        return {
+            "anomaly_map": empty,
+            "reconstruction": volume.clone(),
+            "mask_share": shares,
+            "mask_density": empty.clone(),
+        }
 
     def _to_volume(
         self, output: MaskedDenoisingOutput, indices: torch.Tensor, volume: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Per-slice results at their places in the volume; the keys are :meth:`run_volumes`'."""
         result = self._empty(volume)
-        for name in ("anomaly_map", "reconstruction"):
+        for name in ("anomaly_map", "reconstruction", "mask_density"):
             result[name] = slices_to_volume(getattr(output, name), indices, result[name])
         result["mask_share"].index_copy_(0, indices, output.mask_share)
         if output.mask is not None and output.mask_growth is not None:
@@ -298,6 +306,7 @@ class MaskedBernoulliInferer(Inferer):
             reconstruction=reconstruction,
             anomaly_map=self.anomaly_map(images, reconstruction, mask),
             mask_share=growth[:, -1],
+            mask_density=mask_density(images, reconstruction, mask),
             mask=mask if self.return_mask else None,
             mask_growth=growth if self.return_mask else None,
         )

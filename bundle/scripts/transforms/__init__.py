@@ -3,13 +3,15 @@
 from .fit_plane import FitPlaned
 from .intensity import ScaleForegroundd
 from .loading import LoadGreyImaged, LoadPreparedSliced, LoadSubjectd
-from .segmentation import SegmentAnomalyd
+from .segmentation import RestrictForegroundd, SegmentAnomalyd, SmoothSlicesd
 
 __all__ = [
     "FitPlaned",
     "LoadGreyImaged",
     "LoadPreparedSliced",
     "LoadSubjectd",
+    "RestrictForegroundd",
     "ScaleForegroundd",
     "SegmentAnomalyd",
+    "SmoothSlicesd",
 ]

@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import logging
+import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
+from ..cost import describe_cost
+from ..files import write_json
 from ..overview import draw_overview
 from ..results import ResultFolder, write_rows
 
 logger = logging.getLogger(__name__)
 
+STORED = {
+    "anomaly_map": "anomaly",
+    "reconstruction": "reconstruction",
+    "mask_density": "mask_density",
+    "pred": "segmentation",
+}
+"""Images of the engine's output that are stored, and what their files are called; S_anomaly and so on."""
+
+
+def stored_images(output: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Keys of an output's images that are stored, each with its name."""
+    return [(key, name) for key, name in STORED.items() if key in output]
+
 
 class ResultWriter:
     """Ignite handler that writes a subject's results after postprocessing.
 
-    Expects, for each item of the engine's output: ``image`` and ``reconstruction`` (c, ...), ``anomaly_map`` and
-    ``pred`` (the segmentation) (1, ...), all in the input's own space, and ``mask_share`` (D,) in canonical order.
+    Expects, for each item of the engine's output: ``image`` and ``reconstruction`` (c, ...), ``anomaly_map``,
+    ``mask_density`` and ``pred`` (the segmentation) (1, ...), all in the input's own space, and ``mask_share`` (D,) in
+    canonical order. What an output lacks is not written.
 
     Args:
-        results: the result folder.
+        results: the result folder; ``None`` for one that only reads.
         threshold: of the segmentation, for the picture's colours.
         channel: which image channel the picture shows.
         overview: draw the picture.
     """
 
-    def __init__(self, results: ResultFolder, threshold: float, channel: int = 0, overview: bool = True) -> None:
-        self.results, self.threshold, self.channel, self.overview = results, threshold, channel, overview
+    def __init__(self, results: ResultFolder | None, threshold: float, channel: int = 0, overview: bool = True) -> None:
+        self._results, self.threshold, self.channel, self.overview = results, threshold, channel, overview
+
+    @property
+    def results(self) -> ResultFolder:
+        """The result folder.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        if self._results is None:
+            raise ValueError("this writer has no result folder, it only reads.")
+        return self._results
 
     def attach(self, engine: Engine) -> None:
         """Register the handler; must come after the one that denoises."""
@@ -42,21 +71,27 @@ class ResultWriter:
 
     def __call__(self, engine: Any) -> None:
         """Write every subject of the batch."""
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.write(item["subject"], output)
+        counts = [int((~output["mask_share"].isnan()).sum()) for output in engine.state.output]
+        seconds = time.perf_counter() - engine.state.iteration_started
+        for item, output, count in zip(engine.state.batch, engine.state.output, counts, strict=True):
+            # The subjects of a batch share its network calls; what a slice costs is the same for all.
+            share = seconds * count / max(sum(counts), 1)
+            cost = describe_cost(engine.network, torch.device(engine.state.device), share, count)
+            self.write(item["subject"], output, cost)
 
     def finish(self, engine: Any) -> None:
         """Gather the scores of all subjects."""
         logger.info("scores of all finished subjects: %s", self.results.write_scores())
 
-    def write(self, subject: str, output: Mapping[str, MetaTensor]) -> None:
-        """Write one subject: images, scores and picture."""
+    def write(self, subject: str, output: Mapping[str, MetaTensor], cost: Mapping[str, Any] | None = None) -> None:
+        """Write one subject: images, scores, picture and what it cost."""
         with self.results.writing(subject) as folder:
             self.write_images(folder, subject, output)
             rows = self.scores(subject, output)
             if not rows:
                 logger.warning("%s: no slice fits slice_range and min_foreground, the map is 0", subject)
             write_rows(folder / f"{subject}_scores.csv", rows)
+            write_json(folder / f"{subject}_cost.json", dict(cost or {}))
             if self.overview:
                 planes = {k: self.planes(output[k]) for k in ("image", "reconstruction", "anomaly_map", "pred")}
                 shares = output["mask_share"].cpu().numpy()
@@ -74,8 +109,19 @@ class ResultWriter:
         """``image``, in the input's own space, as (c, W, H, D) float32 in the canonical orientation."""
 
     @abstractmethod
+    def read_file(self, path: Path) -> np.ndarray:
+        """An image stored as this writer does, by whomever, as :meth:`planes` gives it."""
+
     def read_planes(self, subject: str, name: str) -> np.ndarray:
         """A stored image of a finished subject, ``anomaly`` or another, as :meth:`planes` gives it."""
+        return self.read_file(self.stored(subject, name))
+
+    def space(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """From the voxels of :meth:`planes` to space, (4, 4), of a file with this affine and shape (W, H, D).
+
+        The unit matrix where files have no place in space.
+        """
+        return np.eye(4)
 
     def stored(self, subject: str, name: str) -> Path:
         """Path of a finished subject's NIfTI file.

@@ -10,21 +10,20 @@ import numpy as np
 from monai.data import MetaTensor
 from PIL import Image
 
-from .base import ResultWriter
+from .base import ResultWriter, stored_images
 from .volume import save_nifti, to_array
 
 
 class ImageWriter(ResultWriter):
     """NIfTI (W, H) with the exact values, and PNG to look at.
 
-    In the PNGs of map and reconstruction 65535 is 1 and what exceeds it is cut; in the segmentation's 255 is
+    In the PNGs 65535 is 1 and what exceeds it is cut; in the segmentation's 255 is
     anomalous.
     """
 
     def write_images(self, folder: Path, subject: str, output: Mapping[str, MetaTensor]) -> None:
-        """Write map, reconstruction and segmentation twice."""
-        kinds = {"anomaly_map": "anomaly", "reconstruction": "reconstruction", "pred": "segmentation"}
-        for key, name in kinds.items():
+        """Write every image twice."""
+        for key, name in stored_images(output):
             array = to_array(output[key])[0]
             if key == "pred":
                 picture = (array.T * 255).astype(np.uint8)
@@ -38,8 +37,6 @@ class ImageWriter(ResultWriter):
         """``image`` as (1, W, H, 1)."""
         return to_array(image)[..., None]
 
-    def read_planes(self, subject: str, name: str) -> np.ndarray:
+    def read_file(self, path: Path) -> np.ndarray:
         """A stored picture as (1, W, H, 1)."""
-        return np.asarray(nib.Nifti1Image.from_filename(self.stored(subject, name)).dataobj, dtype=np.float32)[
-            None, ..., None
-        ]
+        return np.asarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=np.float32)[None, ..., None]

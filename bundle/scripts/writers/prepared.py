@@ -9,18 +9,17 @@ import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
-from .base import ResultWriter
+from .base import ResultWriter, stored_images
 from .volume import save_nifti, to_array
 
 
 class PreparedSliceWriter(ResultWriter):
-    """Map and segmentation as (1, row, column), reconstruction as (channel, row, column), with the file's affine."""
+    """Reconstruction as (channel, row, column), the others as (1, row, column), with the file's affine."""
 
     def write_images(self, folder: Path, subject: str, output: Mapping[str, MetaTensor]) -> None:
-        """Write the three arrays."""
+        """Write the arrays."""
         affine = np.asarray(output["image"].meta["original_affine"], dtype=np.float64).reshape(4, 4)
-        kinds = {"anomaly_map": "anomaly", "reconstruction": "reconstruction", "pred": "segmentation"}
-        for key, name in kinds.items():
+        for key, name in stored_images(output):
             array = to_array(output[key]).transpose(0, 2, 1)
             array = array.astype(np.uint8) if key == "pred" else array
             save_nifti(np.ascontiguousarray(array), affine, folder / f"{subject}_{name}.nii.gz")
@@ -29,7 +28,7 @@ class PreparedSliceWriter(ResultWriter):
         """``image`` as (c, W, H, 1)."""
         return to_array(image)[..., None]
 
-    def read_planes(self, subject: str, name: str) -> np.ndarray:
+    def read_file(self, path: Path) -> np.ndarray:
         """A stored slice as (c, W, H, 1)."""
-        array = np.asarray(nib.Nifti1Image.from_filename(self.stored(subject, name)).dataobj, dtype=np.float32)
+        array = np.asarray(nib.Nifti1Image.from_filename(path).dataobj, dtype=np.float32)
         return array.transpose(0, 2, 1)[..., None].copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from .base import ResultWriter
+from .base import ResultWriter, stored_images
 
 CANONICAL = nib.orientations.axcodes2ornt("LPS")
 
@@ -37,29 +37,33 @@ def to_canonical(affine: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 class VolumeWriter(ResultWriter):
-    """``S_anomaly``, ``S_reconstruction`` (4D when there are several sequences) and ``S_segmentation`` as NIfTI."""
+    """``S_anomaly``, ``S_reconstruction`` (4D when there are several sequences), ``S_segmentation`` and
+    ``S_mask_density`` as NIfTI."""
 
     def write_images(self, folder: Path, subject: str, output: Mapping[str, MetaTensor]) -> None:
-        """Write the three volumes; map and reconstruction are float32, the segmentation uint8."""
+        """Write the volumes; the segmentation is uint8, the others are float32."""
         affine = np.asarray(output["image"].affine, dtype=np.float64)
         code = space_code(output["image"])
-        reconstruction = to_array(output["reconstruction"])
-        channels_last = reconstruction[0] if len(reconstruction) == 1 else np.moveaxis(reconstruction, 0, -1)
-        save_nifti(to_array(output["anomaly_map"])[0], affine, folder / f"{subject}_anomaly.nii.gz", code)
-        save_nifti(channels_last, affine, folder / f"{subject}_reconstruction.nii.gz", code)
-        segmentation = to_array(output["pred"])[0].astype(np.uint8)
-        save_nifti(segmentation, affine, folder / f"{subject}_segmentation.nii.gz", code)
+        for key, name in stored_images(output):
+            array = to_array(output[key])
+            array = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
+            array = array.astype(np.uint8) if key == "pred" else array
+            save_nifti(array, affine, folder / f"{subject}_{name}.nii.gz", code)
 
     def planes(self, image: MetaTensor) -> np.ndarray:
         """``image`` as (c, W, H, D) in LPS."""
         return _reorient(to_array(image), to_canonical(image.affine))
 
-    def read_planes(self, subject: str, name: str) -> np.ndarray:
+    def read_file(self, path: Path) -> np.ndarray:
         """A stored volume as (c, W, H, D) in LPS."""
-        image = nib.Nifti1Image.from_filename(self.stored(subject, name))
+        image = nib.Nifti1Image.from_filename(path)
         array = np.asarray(image.dataobj, dtype=np.float32)
         channels_first = array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)
         return _reorient(channels_first, to_canonical(image.affine))
+
+    def space(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """From voxels in LPS order to space, (4, 4)."""
+        return affine @ nib.orientations.inv_ornt_aff(to_canonical(affine), tuple(shape))
 
     def slice_number(self, index: int, image: MetaTensor) -> int:
         """Index of a slice along the file's own slice axis, the one closest to head and foot."""

@@ -1,0 +1,30 @@
+"""What a run costs: time, memory, parameters."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: most ever allocated on a CUDA device, else the largest resident size that this process has had."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    # Kibibytes everywhere but on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe_cost(network: nn.Module, device: torch.device, seconds: float, slices: int) -> dict[str, Any]:
+    """What ``slices`` slices of one subject cost, in JSON values."""
+    return {
+        "seconds": round(seconds, 3),
+        "slices": slices,
+        "device": str(device),
+        "peak_memory_bytes": peak_memory(device),
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
