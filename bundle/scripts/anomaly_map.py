@@ -89,9 +89,13 @@ def structural_dissimilarity(
         kernel_sigma=(1.5, 1.5),
         kernel_type="uniform",
     )
-    shares = weights if weights is None else [w / sum(weights) for w in weights]
     dissimilarity = ((1 - ssim) / 2).clamp(0, 1)
-    return dissimilarity.mean(dim=1, keepdim=True) if shares is None else _weighted_sum(dissimilarity, shares)
+    if weights is None:
+        return dissimilarity.mean(dim=1, keepdim=True)
+    total = _weighted_sum(dissimilarity, weights)
+    if not any(weights):
+        raise ValueError(f"weights: one above 0 is needed, got {list(weights)}.")
+    return total / sum(weights)
 
 
 def mask_density(
@@ -188,7 +192,7 @@ def _weighted_sum(channels: torch.Tensor, weights: Sequence[float] | None) -> to
     """Sum over channels of values that are at least 0, with weights that are too."""
     if weights is None:
         return channels.sum(dim=1, keepdim=True)
-    if min(weights) < 0:
+    if any(w < 0 for w in weights):
         raise ValueError(f"weights: at least 0 is needed, got {list(weights)}; signed_residual takes signs.")
     return _signed_sum(channels, weights)
 

@@ -174,6 +174,7 @@ def make_overlay(autoencoder: dict, denoiser: dict, noise: str, weights: Path) -
         "autoencoder": {"_target_": "scripts.networks.BinarizingAutoencoder", **autoencoder},
         "denoiser": {"_target_": "DiffusionModelUNet", **denoiser},
         "scheduler": {"_target_": f"scripts.schedulers.{SCHEDULERS[noise]}", **SCHEDULE},
+        "anomaly_map": {"_target_": "scripts.anomaly_map.squared_residual", "_mode_": "callable"},
     }
     if autoencoder["in_channels"] == len(AUTHORS_SEQUENCES):
         overlay["sequences"] = AUTHORS_SEQUENCES

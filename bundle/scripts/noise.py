@@ -22,16 +22,16 @@ _LOW_31 = 2**31 - 1
 _LOW_24 = 2**24 - 1
 
 
-def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical right shift: torch's own keeps the sign, so the copies of the sign bit are cleared."""
-    return (value >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+def _shift_right(value: torch.Tensor, bits: int, out: torch.Tensor) -> torch.Tensor:
+    """Logical right shift into ``out``: torch's own keeps the sign, so the copies of the sign bit are cleared."""
+    return torch.bitwise_right_shift(value, bits, out=out).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix(value: torch.Tensor) -> torch.Tensor:
-    """SplitMix64's finaliser, a bijection of the 64-bit integers."""
-    value = (value ^ _shift_right(value, 30)).mul_(_MIX_1)
-    value = (value ^ _shift_right(value, 27)).mul_(_MIX_2)
-    return value ^ _shift_right(value, 31)
+def _mix_(value: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    """SplitMix64's finaliser, a bijection of the 64-bit integers, in place: fresh memory costs more than the work."""
+    value.bitwise_xor_(_shift_right(value, 30, scratch)).mul_(_MIX_1)
+    value.bitwise_xor_(_shift_right(value, 27, scratch)).mul_(_MIX_2)
+    return value.bitwise_xor_(_shift_right(value, 31, scratch))
 
 
 class SliceGenerator:
@@ -79,15 +79,21 @@ class SliceGenerator:
             )
         # One 64-bit word serves two elements: its bits 63..40 and 31..8.
         counter = torch.arange((numel + 1) // 2, device=self.slice_indices.device, dtype=torch.int64)
-        words = _mix(self._states()[:, None] + counter.mul_(_GAMMA)[None])
-        pairs = torch.stack((_shift_right(words, 40), _shift_right(words, 8) & _LOW_24), dim=-1)
-        return pairs.reshape(batch, -1)[:, :numel].to(torch.float32).mul_(2.0**-24).reshape(tuple(shape))
+        words = self._states()[:, None] + counter.mul_(_GAMMA)[None]
+        scratch = torch.empty_like(words)
+        _mix_(words, scratch)
+        pairs = torch.empty((*words.shape, 2), dtype=torch.float32, device=words.device)
+        pairs[..., 0] = _shift_right(words, 40, scratch)
+        pairs[..., 1] = _shift_right(words, 8, scratch).bitwise_and_(_LOW_24)
+        return pairs.mul_(2.0**-24).reshape(batch, -1)[:, :numel].reshape(tuple(shape))
 
     def _states(self) -> torch.Tensor:
         """Start of each slice's stream, (B,): the key mixed in one part at a time."""
         # Python integers above 63 bits do not fit; the seed keeps its low 63 bits.
         seed = torch.full_like(self.slice_indices, self.seed & (2**63 - 1))
-        return _mix(_mix(_mix(seed + _GAMMA) + self.slice_indices) + self.step * 0x632BE59BD9B4E019 % 2**63)
+        scratch = torch.empty_like(seed)
+        state = _mix_(seed.add_(_GAMMA), scratch).add_(self.slice_indices)
+        return _mix_(_mix_(state, scratch).add_(self.step * 0x632BE59BD9B4E019 % 2**63), scratch)
 
 
 def uniform(

@@ -35,7 +35,7 @@ class BernoulliPrepareBatch(PrepareBatch):
             is only ever asked to undo L steps learns nothing for that from times beyond L.
 
     Raises:
-        ValueError: when ``max_noise_level`` lies outside 1..T.
+        ValueError: when ``max_noise_level`` is not a whole number in 1..T.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class BernoulliPrepareBatch(PrepareBatch):
     ) -> None:
         super().__init__()
         steps = scheduler.num_train_timesteps
-        if max_noise_level is not None and not 1 <= max_noise_level <= steps:
-            raise ValueError(f"max_noise_level must lie in 1..{steps}, got {max_noise_level}.")
-        self.max_noise_level = max_noise_level or steps
+        # Whole numbers may come as floats, e.g. 200.0.
+        self.max_noise_level = steps if max_noise_level is None else int(max_noise_level)
+        if not 1 <= self.max_noise_level <= steps or self.max_noise_level != (max_noise_level or steps):
+            raise ValueError(f"max_noise_level must be a whole number in 1..{steps}, got {max_noise_level}.")
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.scheduler, self.amp, self.stratified = scheduler, amp, stratified
 

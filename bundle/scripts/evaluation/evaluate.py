@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..calibration import read_threshold
 from ..failures import SubjectFailures
 from ..transforms.segmentation import drop_small
 from .bins import Bins
@@ -83,6 +84,23 @@ class Run:
     oracle: float = float("nan")
 
 
+def deployed_threshold(source: MapSource, calibration_file: str | None) -> float:
+    """Threshold that inference segments with: that of the calibration file where it fits, else the one it was given.
+
+    NaN where maps come from another score than inference's own, or nobody set a threshold.
+    """
+    settings = source.settings
+    if settings.get("score") != source.score:
+        return float("nan")
+    if calibration_file is not None:
+        try:
+            return read_threshold(calibration_file, settings)
+        except (ValueError, FileNotFoundError) as error:
+            logger.debug("no calibrated threshold: %s", error)
+    # Calibration itself runs inference with a threshold of 0.
+    return float(settings.get("anomaly_threshold") or "nan")
+
+
 class Evaluator:
     """Judge several methods on the same slices of the same subjects.
 
@@ -95,6 +113,7 @@ class Evaluator:
         protocol: how maps are judged.
         failures: where subjects that could not be judged are noted.
         progress: show progress bars.
+        calibration_file: threshold of the methods that it was made for.
 
     Raises:
         ValueError: when there is no method.
@@ -108,20 +127,18 @@ class Evaluator:
         protocol: Protocol,
         failures: SubjectFailures,
         progress: bool = True,
+        calibration_file: str | None = None,
     ) -> None:
         if not methods:
             raise ValueError("there is no method to evaluate.")
         self.datalist, self.reader, self.protocol = list(datalist), reader, protocol
-        self.failures, self.progress = failures, progress
+        self.failures, self.progress, self.calibration_file = failures, progress, calibration_file
         self.runs = {name: [self._run(source) for source in sources] for name, sources in methods.items()}
         self.subjects: list[Mapping[str, Any]] = []
         self.lesion_voxels: list[tuple[int, int]] = []
 
     def _run(self, source: MapSource) -> Run:
-        settings = source.settings
-        own = settings.get("score") == source.score and settings.get("anomaly_threshold") is not None
-        deployed = float(settings["anomaly_threshold"]) if own else float("nan")
-        return Run(source, MethodStatistics(self.protocol.bins), deployed)
+        return Run(source, MethodStatistics(self.protocol.bins), deployed_threshold(source, self.calibration_file))
 
     @property
     def patients(self) -> list[str]:

@@ -302,11 +302,15 @@ class MaskedBernoulliInferer(Inferer):
         # Decoded one slice at a time on the CPU, where large batches of full-size activations are slower.
         pieces = code.split(1 if images.device.type == "cpu" else len(code))
         reconstruction = torch.cat([network.autoencoder.decode(piece) for piece in pieces])
+        # Only the networks may be autocast: a score's convolutions would round its differences to 8 bits.
+        with torch.autocast(images.device.type, enabled=False):
+            anomaly_map = self.anomaly_map(images, reconstruction, mask)
+            density = mask_density(images, reconstruction, mask)
         return MaskedDenoisingOutput(
             reconstruction=reconstruction,
-            anomaly_map=self.anomaly_map(images, reconstruction, mask),
+            anomaly_map=anomaly_map,
             mask_share=growth[:, -1],
-            mask_density=mask_density(images, reconstruction, mask),
+            mask_density=density,
             mask=mask if self.return_mask else None,
             mask_growth=growth if self.return_mask else None,
         )

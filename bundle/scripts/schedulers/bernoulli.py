@@ -113,7 +113,7 @@ class BernoulliScheduler(Scheduler):
 
     def predict_original_sample(self, model_output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """z0_tilde = |z_t - eps_hat|, in [0, 1], float32, from the network's logits."""
-        return (sample.float() - torch.sigmoid(model_output.float())).abs()
+        return torch.sigmoid(model_output.float()).sub_(sample.float()).abs_()
 
     def posterior_mean(
         self, sample: torch.Tensor, original_sample: torch.Tensor, timestep: int, previous_timestep: int | None = None
@@ -143,9 +143,10 @@ class BernoulliScheduler(Scheduler):
         z_t, z_0 = sample.float(), original_sample.float()
         # theta_1 = (a z_t       + (1 - a) / 2) (abar_s z_0       + (1 - abar_s) / 2)
         # theta_0 = (a (1 - z_t) + (1 - a) / 2) (abar_s (1 - z_0) + (1 - abar_s) / 2)
-        theta_1 = (alpha * z_t + half_beta) * (abar_s * z_0 + half_noise)
-        theta_0 = (alpha * (1 - z_t) + half_beta) * (abar_s * (1 - z_0) + half_noise)
-        return theta_1 / (theta_0 + theta_1)
+        # In place, since at every step fresh memory costs several times what the arithmetic does.
+        theta_1 = (z_t * alpha).add_(half_beta).mul_((z_0 * abar_s).add_(half_noise))
+        theta_0 = (1 - z_t).mul_(alpha).add_(half_beta).mul_((1 - z_0).mul_(abar_s).add_(half_noise))
+        return theta_1.div_(theta_0.add_(theta_1))
 
     def step(
         self,

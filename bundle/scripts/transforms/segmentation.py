@@ -61,7 +61,7 @@ def eroded_foreground(image: torch.Tensor, erosion: float) -> torch.Tensor:
 
     Args:
         image: (c, W, H) or (c, W, H, D), slices along the last axis.
-        erosion: width of the margin in pixels, at least 0; pixels closer to the outside than this are left out.
+        erosion: width of the margin in pixels, at least 0; pixels no farther than this from the outside are left out.
 
     Returns:
         boolean, (1, W, H) or (1, W, H, D).

@@ -1,0 +1,112 @@
+"""Maps of one subject under many settings, in the file's own pixels, from one encoding."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Invertd
+from monai.utils import CommonKeys, convert_to_dst_type
+
+from ..evaluation.subjects import LabelledSubject
+from ..inferers import EncodingInferer, MaskedBernoulliInferer
+from ..networks import BinaryLatentDiffusion
+from ..writers import ResultWriter
+from .grid import Setting
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSubject:
+    """A subject as the networks see it.
+
+    Attributes:
+        image: preprocessed, (c, W, H) or (c, W, H, D), with the record of its preprocessing.
+        probability: y of the selected slices, (N, C, h, w), on the networks' device.
+    """
+
+    image: torch.Tensor
+    probability: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SettingResult:
+    """What a setting says of one subject; n is the number of processed slices.
+
+    Attributes:
+        anomaly_map: (W, H, n) float32, in the file's own pixels, before smoothing.
+        mask_share: (n,).
+        seconds: what denoising and decoding took.
+    """
+
+    anomaly_map: np.ndarray
+    mask_share: np.ndarray
+    seconds: float
+
+
+class SettingRunner:
+    """Encode a subject once and denoise it under any setting, as inference does under its own.
+
+    Args:
+        inferer: of the inference; its noise level, threshold and steps are replaced.
+        network: both networks.
+        preprocessing: of the inference.
+        writer: knows how images lie in files.
+        device: of the networks.
+    """
+
+    def __init__(
+        self,
+        inferer: MaskedBernoulliInferer,
+        network: BinaryLatentDiffusion,
+        preprocessing: Any,
+        writer: ResultWriter,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.inferer, self.network, self.preprocessing = inferer, network, preprocessing
+        self.writer, self.device = writer, torch.device(device)
+        self.invert = Invertd(
+            CommonKeys.PRED, preprocessing, orig_keys=CommonKeys.IMAGE, nearest_interp=False, to_tensor=True
+        )
+
+    def encode(self, item: Mapping[str, Any]) -> EncodedSubject:
+        """Preprocess and encode one item of a data list."""
+        image = self.preprocessing({k: v for k, v in item.items() if k != "label"})[CommonKeys.IMAGE]
+        return EncodedSubject(image, EncodingInferer(self.inferer)(self._batch(image), self.network))
+
+    def run(self, encoded: EncodedSubject, subject: LabelledSubject, setting: Setting) -> SettingResult:
+        """Denoise a subject under one setting.
+
+        Raises:
+            ValueError: when the setting is out of range, or the denoiser's output is not a number.
+        """
+        inferer = self._with(setting)
+        start = time.perf_counter()
+        result = inferer.run_volumes(self._batch(encoded.image), self.network, encoded.probability)[0]
+        # Copied to the CPU before the clock is read: a GPU would still be at work.
+        anomaly_map, mask_share = result["anomaly_map"].cpu(), result["mask_share"].cpu().numpy()
+        seconds = time.perf_counter() - start
+        planes = self.writer.planes(self._to_file(anomaly_map, encoded.image))[0]
+        return SettingResult(planes[..., subject.slices], mask_share[subject.slices], seconds)
+
+    def _with(self, setting: Setting) -> MaskedBernoulliInferer:
+        # A copy keeps everything else that was configured; the noise process takes its times at each run.
+        inferer = copy.copy(self.inferer)
+        inferer.noise_level, inferer.num_inference_steps = setting.noise_level, setting.steps
+        inferer.probability_threshold = setting.probability_threshold
+        return inferer
+
+    def _batch(self, image: torch.Tensor) -> torch.Tensor:
+        plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+        return plain.to(self.device)[None]
+
+    def _to_file(self, anomaly_map: torch.Tensor, image: torch.Tensor) -> MetaTensor:
+        """The map in the file's own geometry."""
+        # A single picture has no axis of slices.
+        typed = convert_to_dst_type(anomaly_map.reshape(1, *image.shape[1:]), image)[0]
+        return self.invert({CommonKeys.IMAGE: image, CommonKeys.PRED: typed})[CommonKeys.PRED]

@@ -1,0 +1,62 @@
+"""The best setting of a search, and the warning that goes with it: on the subjects searched on it is optimistic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .tables import SettingSummary, setting_columns
+
+
+def winner_record(summary: SettingSummary, metric: str, subjects: Sequence[str], seed: int) -> dict[str, Any]:
+    """Content of ``winner.json``."""
+    columns = setting_columns(summary.setting)
+    return {
+        "setting": {
+            "name": columns["setting"],
+            "noise_level": columns["noise_level"],
+            "probability_threshold": columns["probability_threshold"],
+            "num_inference_steps": columns["steps"],
+        },
+        "metric": metric,
+        "value": summary.row[metric],
+        "subjects": list(subjects),
+        "seed": seed,
+        "note": "chosen on these subjects: optimistic on them",
+    }
+
+
+def searched_note(path: str | None) -> list[str]:
+    """The warning that an evaluation of searched settings begins with.
+
+    Args:
+        path: ``winner.json`` of the search; ``None`` when nothing was searched.
+
+    Returns:
+        one sentence with the subjects that were searched on; none for ``None``.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is not what a search wrote.
+    """
+    if path is None:
+        return []
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"winner of a search: no file {path!r}, wanted the search's winner.json.")
+    try:
+        winner = json.loads(Path(path).read_text())
+        name, metric = winner["setting"]["name"], winner["metric"]
+        subjects = [str(subject) for subject in winner["subjects"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"winner of a search: {path!r} is no winner.json of a search ({error!r}).") from error
+    return [
+        f"The setting {name} was chosen by {metric.replace('_', ' ')} on {count_text(len(subjects))}: "
+        f"{', '.join(subjects)}. Results on them are optimistic."
+    ]
+
+
+def count_text(subjects: int) -> str:
+    """``1 subject``, ``6 subjects``."""
+    return f"{subjects} subject{'' if subjects == 1 else 's'}"

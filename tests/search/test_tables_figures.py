@@ -1,0 +1,190 @@
+"""Tables, figures and the winner, from cells made by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from scripts.evaluation.bins import Bins
+from scripts.evaluation.outputs import write_table
+from scripts.search import Grid, searched_note
+from scripts.search.cells import Cell
+from scripts.search.figures import HEAT_METRICS, heat_map, heat_values, mask_share_boxes, save_figure
+from scripts.search.grid import Setting
+from scripts.search.tables import SettingSummary, best_setting, dice_at_rate, metric_columns, summarise_setting
+from scripts.search.tables import without_nan as cleaned
+from scripts.search.winner import winner_record
+
+BINS = Bins()
+GRID = Grid([4, 8], [0.2, 0.5, 0.9], [3, 6])
+
+
+def pixels(seed: int = 0, lesion: int = 300, healthy: int = 2000, beside: int = 900) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    values = {"lesion": rng.gamma(3, 1, lesion), "healthy": rng.gamma(1, 1, healthy), "beside": rng.gamma(2, 1, beside)}
+    # Values that are the lower edges of their bins, so that binning loses nothing.
+    return {k: BINS.lower[BINS.index(v)].astype(np.float32) for k, v in values.items()}
+
+
+def cell_of(values: dict[str, np.ndarray], seed: int = 0, diseased: tuple[int, ...] = (0, 1, 0, 1, 1)) -> Cell:
+    shares = np.random.default_rng(seed).random(len(diseased))
+    counts = {name: BINS.histogram(v) for name, v in values.items()}
+    return Cell(
+        **counts,
+        diseased=np.array(diseased, dtype=bool),
+        mask_share=shares,
+        map_mean=shares / 2,
+        seconds=np.array(2.0),
+    )
+
+
+def summaries() -> dict[Setting, SettingSummary]:
+    return {
+        setting: summarise_setting(setting, cell_of(pixels(number), number), 2, BINS, 0.01)
+        for number, setting in enumerate(GRID.settings)
+    }
+
+
+def test_metrics_equal_those_of_the_pixels():
+    values, cell = pixels(), cell_of(pixels())
+    row = metric_columns(cell, BINS, 0.05)
+    free = np.concatenate([values["healthy"], values["beside"]])
+    scores, truth = np.concatenate([values["lesion"], free]), np.repeat([True, False], [300, len(free)])
+    assert row["average_precision"] == pytest.approx(average_precision_score(truth, scores))
+    assert row["auroc"] == pytest.approx(roc_auc_score(truth, scores))
+    dice = [2 * (truth & (scores >= t)).sum() / ((scores >= t).sum() + truth.sum()) for t in np.unique(scores)]
+    assert row["best_dice"] == pytest.approx(max(dice))
+    # The lowest threshold that at most 5 % of the healthy pixels exceed.
+    threshold = row["healthy_rate_threshold"]
+    assert (values["healthy"] > threshold).mean() <= 0.05 < (values["healthy"] >= threshold * 0.98).mean()
+    predicted = scores > threshold
+    assert row["dice_at_healthy_rate"] == pytest.approx(2 * (truth & predicted).sum() / (predicted.sum() + truth.sum()))
+    assert row["mask_share_auroc"] == pytest.approx(roc_auc_score(cell.diseased, cell.mask_share))
+    assert row["mask_share_healthy"] == pytest.approx(cell.mask_share[[0, 2]].mean())
+    assert row["mask_share_diseased"] == pytest.approx(cell.mask_share[[1, 3, 4]].mean())
+    assert row["seconds_per_slice"] == pytest.approx(0.4) and (row["slices"], row["diseased_slices"]) == (5, 3)
+
+
+def test_what_is_not_defined_is_empty(tmp_path: Path):
+    healthy = cell_of(pixels(lesion=0, beside=0), diseased=(0, 0))
+    ill = cell_of(pixels(healthy=0), diseased=(1, 1))
+    rows = cleaned(metric_columns(cell, BINS, 0.01) for cell in (healthy, ill))
+    write_table(tmp_path / "t.csv", rows)
+    with (tmp_path / "t.csv").open() as stream:
+        first, second = csv.DictReader(stream)
+    empty = {k for k, v in first.items() if v == ""}
+    assert empty == {
+        "average_precision",
+        "auroc",
+        "best_dice",
+        "dice_at_healthy_rate",
+        "mask_share_diseased",
+        "mask_share_auroc",
+        "map_mean_diseased",
+    }
+    assert {"dice_at_healthy_rate", "healthy_rate_threshold", "mask_share_healthy"} <= {
+        k for k, v in second.items() if v == ""
+    }
+    assert "nan" not in (tmp_path / "t.csv").read_text()
+
+
+def test_no_pixel_lies_above_an_unreachable_rate():
+    # All healthy pixels share one bin: no threshold but the highest of all has so few above it.
+    values = {"lesion": np.full(9, 1e9), "healthy": np.full(50, 1e9), "beside": np.ones(3)}
+    threshold, dice = dice_at_rate(cell_of(values), BINS, 0.01)
+    assert threshold == np.finfo(np.float32).max and dice == 0
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes if axis.images for text in axis.texts]
+
+
+def test_heat_map_shows_the_table(tmp_path: Path):
+    found = summaries()
+    by_name = {s.name: summary.row for s, summary in found.items()}
+    expected = []
+    for metric in HEAT_METRICS:
+        for count in GRID.step_counts:
+            values = heat_values(found, GRID, metric, count)
+            assert values.shape == (2, 3)
+            for row, level in enumerate([4, 8]):
+                for column, p in enumerate(["0.2", "0.5", "0.9"]):
+                    # Six steps are cut to four at noise level 4.
+                    assert values[row, column] == by_name[f"L{level}_P{p}_S{min(level, count)}"][metric]
+            expected += [f"{value:.3f}" for value in values.reshape(-1)]
+    figure = heat_map(found, GRID, "caption")
+    assert texts(figure) == expected
+    panels = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title().split("\n")[1] for axis in panels] == ["3 steps", "6 steps, at most L"] * 2
+    np.testing.assert_array_equal(panels[1].images[0].get_array(), heat_values(found, GRID, "average_precision", 6))
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["0.2", "0.5", "0.9"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["4", "8"]
+    save_figure(tmp_path / "heat_map.png", figure)
+    assert (tmp_path / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_heat_map_of_one_setting_and_of_nothing_defined(tmp_path: Path):
+    grid = Grid([4], [0.5], [None])
+    cell = cell_of(pixels(lesion=0, beside=0), diseased=(0, 0))
+    found = {s: summarise_setting(s, cell, 1, BINS, 0.01) for s in grid.settings}
+    figure = heat_map(found, grid)
+    assert texts(figure) == ["–", "–"]
+    save_figure(tmp_path / "heat_map.png", figure)
+    # No diseased slice: its boxes are empty.
+    save_figure(tmp_path / "mask_share.png", mask_share_boxes(found, grid))
+    assert best_setting(list(found.values()), "average_precision") is None
+
+
+def test_a_pair_of_boxes_a_setting(tmp_path: Path):
+    found = summaries()
+    figure = mask_share_boxes(found, GRID, "caption")
+    assert len(figure.axes) == 2
+    for axis, count in zip(figure.axes, GRID.step_counts, strict=True):
+        # Horizontal lines among a box's are its median; healthy boxes are drawn first, each kind in order of L, P.
+        medians = [line.get_ydata()[0] for line in axis.lines if line.get_color() == "black" and _flat(line)]
+        places = [found[GRID.setting(level, p, count)] for level in (4, 8) for p in (0.2, 0.5, 0.9)]
+        wanted = [np.median(s.mask_share[s.diseased == ill]) for ill in (False, True) for s in places]
+        assert {round(float(value), 12) for value in wanted} <= {round(float(value), 12) for value in medians}
+        assert len(axis.patches) == 12
+    save_figure(tmp_path / "mask_share.png", figure)
+    assert (tmp_path / "mask_share.png").stat().st_size > 10_000
+
+
+def _flat(line) -> bool:
+    heights = line.get_ydata()
+    return len(heights) == 2 and heights[0] == heights[1]
+
+
+def test_best_is_the_highest_and_the_cheapest_of_equals():
+    found = list(summaries().values())
+    assert best_setting(found, "auroc").row["auroc"] == max(s.row["auroc"] for s in found)
+    same = [summarise_setting(s, cell_of(pixels()), 1, BINS, 0.01) for s in GRID.settings]
+    assert best_setting(same, "auroc").setting == Setting(4, 0.2, 3)
+
+
+def test_note_names_the_subjects(tmp_path: Path):
+    best = summaries()[Setting(8, 0.5, 6)]
+    record = winner_record(best, "average_precision", ["A", "B"], 3)
+    assert record["setting"] == {
+        "name": "L8_P0.5_S6",
+        "noise_level": 8,
+        "probability_threshold": 0.5,
+        "num_inference_steps": 6,
+    }
+    path = tmp_path / "winner.json"
+    path.write_text(json.dumps(record))
+    (note,) = searched_note(str(path))
+    assert "L8_P0.5_S6" in note and "average precision on 2 subjects: A, B." in note and "optimistic" in note
+    assert searched_note(None) == []
+    with pytest.raises(FileNotFoundError, match=r"no file '/nowhere/winner.json'"):
+        searched_note("/nowhere/winner.json")
+    for content in ("{", "[]", '{"metric": "auroc"}'):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"is no winner.json of a search"):
+            searched_note(str(path))
