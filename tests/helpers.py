@@ -104,3 +104,12 @@ def bayes_posterior(to_earlier: np.ndarray, to_later: np.ndarray, z_t: np.ndarra
         for z_s in (0, 1)
     ]
     return joint[1] / (joint[0] + joint[1])
+
+
+def enlarged(density: np.ndarray, size: int) -> np.ndarray:
+    """Linear interpolation of (h, w) between the middles of its cells, one axis after the other."""
+    for axis in (0, 1):
+        count = density.shape[axis]
+        places = (np.arange(size) + 0.5) * count / size - 0.5
+        density = np.apply_along_axis(lambda line, x=places, n=count: np.interp(x, np.arange(n), line), axis, density)
+    return density

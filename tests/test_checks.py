@@ -10,6 +10,7 @@ from scripts.checks import check_settings
 
 INTEGERS = {
     "noise_level": (1, 50),
+    "max_noise_level": (1, 50),
     "num_inference_steps": (1, 50),
     "sw_batch_size": (1, None),
     "batch_size": (1, None),

@@ -161,3 +161,49 @@ def test_metatensors_do():
     image = pictures(2)
     noisy, target, *_ = prepare()({"image": MetaTensor(image)}, "cpu")
     assert torch.equal(torch.as_tensor(noisy != target).bool(), image > 0.5)
+
+
+class TestMaxNoiseLevel:
+    @pytest.mark.parametrize("level", [1, 3, 4])
+    def test_times_are_drawn_from_all_below(self, level):
+        batch = prepare(steps=4, max_noise_level=level)
+        torch.manual_seed(1)
+        drawn = torch.cat([batch({"image": pictures(50)}, "cpu")[3]["timesteps"] for _ in range(8)])
+        counts = torch.bincount(drawn, minlength=level)
+        assert len(counts) == level
+        assert counts.min() > 0.6 * 400 / level
+        assert counts.max() < 1.4 * 400 / level
+
+    @pytest.mark.parametrize("count", [1, 3, 8])
+    def test_stratified_times_are_the_middles_of_equal_parts(self, count):
+        batch = prepare(stratified=True, max_noise_level=200)
+        times = batch({"image": pictures(count)}, "cpu")[3]["timesteps"].tolist()
+        assert times == [int((i + 0.5) * 200 / count) for i in range(count)]
+
+    def test_the_noise_of_a_time_is_the_same(self):
+        """Only the times are fewer, they are not spread over a shorter process."""
+        torch.manual_seed(0)
+        image = torch.rand(30, 1, 100, 100)
+        _, target, _, kwargs = prepare(max_noise_level=200)({"image": image}, "cpu")
+        expected = flip_probability(kwargs["timesteps"].numpy())
+        deviation = (target.mean(dim=(1, 2, 3)).numpy() - expected) / np.sqrt(expected * (1 - expected) / 10000)
+        assert np.abs(deviation).max() < 4.5
+        assert 0.05 < expected.max() < 0.2
+
+    @pytest.mark.parametrize("level", [None, STEPS, float(STEPS)])
+    def test_none_is_all(self, level):
+        image, drawn = pictures(20), []
+        for batch in (prepare(), prepare(max_noise_level=level)):
+            torch.manual_seed(3)
+            drawn.append(batch({"image": image}, "cpu")[3]["timesteps"])
+        assert torch.equal(*drawn)
+        assert drawn[0].max() > 800
+
+    def test_a_whole_number_may_be_a_float(self):
+        times = prepare(max_noise_level=3.0)({"image": pictures(100)}, "cpu")[3]["timesteps"]
+        assert times.unique().tolist() == [0, 1, 2]
+
+    @pytest.mark.parametrize("level", [0, -1, STEPS + 1, 2.5, 0.5])
+    def test_outside_the_process(self, level):
+        with pytest.raises(ValueError, match=rf"max_noise_level must be a whole number in 1\.\.1000, got {level}"):
+            prepare(max_noise_level=level)

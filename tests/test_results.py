@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.results import SCORE_COLUMNS, ResultFolder, read_rows, write_rows
+from scripts.results import SCORE_COLUMNS, ResultFolder, read_rows, source_of, write_rows
 
 SETTINGS = {"noise_level": 200, "sequences": ["t1", "flair"], "weights": "abc", "slice_range": None}
 
@@ -179,3 +179,26 @@ def test_rows_round_trip_awkward_names(tmp_path):
     awkward = rows('a,"b"\nc', [3])
     write_rows(tmp_path / "x.csv", awkward)
     assert read_rows(tmp_path / "x.csv") == [{k: str(v) for k, v in awkward[0].items()}]
+
+
+class TestSource:
+    @pytest.fixture
+    def paths(self, tmp_path) -> list[str]:
+        for number, name in enumerate(("b_t1.nii", "a_t2.nii")):
+            (tmp_path / name).write_bytes(b"x" * (number + 3))
+        return [str(tmp_path / "b_t1.nii"), str(tmp_path / "a_t2.nii")]
+
+    def test_names_and_sizes_in_order(self, paths):
+        assert source_of({"subject": "a", "image": paths}) == [["b_t1.nii", 3], ["a_t2.nii", 4]]
+        assert source_of({"subject": "a", "image": paths[1]}) == [["a_t2.nii", 4]]
+
+    def test_what_is_no_file_is_left_out(self, paths, tmp_path):
+        assert source_of({"image": [paths[0], str(tmp_path / "none"), str(tmp_path)]}) == [["b_t1.nii", 3]]
+        assert source_of({"subject": "a"}) == []
+
+    def test_is_stored_with_the_results(self, paths, tmp_path):
+        results, item = ResultFolder(str(tmp_path / "out"), SETTINGS), {"subject": "a", "image": paths}
+        results.unfinished([item])
+        finish(results, "a")
+        stored = json.loads((results.subject_folder("a") / "a_source.json").read_text())
+        assert stored == source_of(item) == [["b_t1.nii", 3], ["a_t2.nii", 4]]

@@ -56,3 +56,24 @@ def test_no_checkpoint(tmp_path):
     (tmp_path / "a.pt").write_text("text")
     with pytest.raises(ValueError, match=r"my_key: '.*a\.pt' is not a readable checkpoint"):
         load_weights(network(0), str(tmp_path / "a.pt"), "my_key")
+
+
+class TestOptional:
+    def test_no_path_leaves_the_network_as_it_is(self):
+        fresh, same_seed = network(1), network(1)
+        assert load_weights(fresh, None, "initial_weights", optional=True) is fresh
+        assert same(fresh, same_seed)
+
+    def test_a_path_is_loaded(self, tmp_path):
+        trained, fresh = network(0), network(1)
+        torch.save(trained.state_dict(), tmp_path / "a.pt")
+        load_weights(fresh, str(tmp_path / "a.pt"), optional=True)
+        assert same(trained, fresh)
+
+    def test_a_path_that_is_given_must_be_there(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"initial_weights: no file '.*none\.pt'"):
+            load_weights(network(0), str(tmp_path / "none.pt"), "initial_weights", optional=True)
+
+    def test_no_path_where_one_is_needed(self):
+        with pytest.raises(FileNotFoundError, match="autoencoder_weights: a file of weights is needed, got None"):
+            load_weights(network(0), None, "autoencoder_weights")

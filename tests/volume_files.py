@@ -30,7 +30,13 @@ ORIENTATIONS = {
 
 def stored_as(array: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
     """An LPS array (W, H, D) and its affine as they are stored in another orientation: the same body in space."""
-    order, flips = ORIENTATIONS[name]
+    return laid_out(array, affine, *ORIENTATIONS[name])
+
+
+def laid_out(
+    array: np.ndarray, affine: np.ndarray, order: Sequence[int], flips: Sequence[bool]
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`stored_as` for any permutation of the axes, ``order``, of which those in ``flips`` run the other way."""
     stored, matrix = array.transpose(order), affine[:, [*order, 3]].copy()
     for axis in np.flatnonzero(flips):
         matrix[:, 3] += (stored.shape[axis] - 1) * matrix[:, axis]

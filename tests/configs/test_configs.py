@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from bundle_runner import BUNDLE, CONFIGS, tiny_overlay, write_subject
 from monai.bundle import ConfigParser, ConfigWorkflow
 
@@ -79,14 +80,40 @@ def test_training_has_the_required_properties(stage: str, tmp_path: Path):
     files = [str(CONFIGS / f"{stage}.json"), str(tiny_overlay(tmp_path, stage))]
     settings = {"bundle_root": str(BUNDLE), "dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "out")}
     if stage == "train_diffusion":
-        import torch
-
         autoencoder = ConfigParser(load(f"{stage}.json") | json.loads(Path(files[1]).read_text()))
         torch.save(autoencoder.get_parsed_content("autoencoder").state_dict(), tmp_path / "autoencoder.pt")
         settings["autoencoder_weights"] = str(tmp_path / "autoencoder.pt")
     flow = ConfigWorkflow(files, workflow_type="train", run_id="training", logging_file=False, **settings)
     flow.initialize()
     assert flow.check_properties() == []
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_denoiser_starts_from_initial_weights(given: bool, tmp_path: Path):
+    files = [str(CONFIGS / "train_diffusion.json"), str(tiny_overlay(tmp_path, "train_diffusion"))]
+    trained = ConfigParser(ConfigParser.load_config_files(files)).get_parsed_content("denoiser").state_dict()
+    # MONAI starts its last layer at zero: were nothing loaded, that would still tell.
+    trained = {key: torch.full_like(value, 0.25) for key, value in trained.items()}
+    torch.save(trained, tmp_path / "best.pt")
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser["initial_weights"] = str(tmp_path / "best.pt") if given else None
+    # The average of the weights, which validation and best.pt see, starts there too.
+    for network in (parser.get_parsed_content("network"), parser.get_parsed_content("ema").ema_model):
+        state = network.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in trained.items()) == given
+
+
+@pytest.mark.parametrize(("level", "times"), [(None, 1000), (200, 200)])
+def test_training_and_validation_draw_the_same_times(level: int | None, times: int, tmp_path: Path):
+    parser = ConfigParser(
+        load("train_diffusion.json") | json.loads(tiny_overlay(tmp_path, "train_diffusion").read_text())
+    )
+    torch.save(parser.get_parsed_content("autoencoder").state_dict(), tmp_path / "autoencoder.pt")
+    parser["autoencoder_weights"], parser["max_noise_level"] = str(tmp_path / "autoencoder.pt"), level
+    for key, stratified in (("train#trainer", False), ("validate#evaluator", True)):
+        batch = parser.get_parsed_content(f"{key}#prepare_batch")
+        assert (batch.max_noise_level, batch.stratified) == (times, stratified)
+    assert parser.get("resume_settings")["max_noise_level"] == "@max_noise_level"
 
 
 def test_metadata_describes_the_network():

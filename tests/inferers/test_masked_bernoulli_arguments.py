@@ -61,12 +61,19 @@ def test_progress_counts_every_step(capsys):
 
 def test_outputs_are_joined_in_order():
     parts = [
-        MaskedDenoisingOutput(torch.full((n, 2, 4, 4), n), torch.full((n, 1, 4, 4), n), torch.full((n,), n))
+        MaskedDenoisingOutput(
+            reconstruction=torch.full((n, 2, 4, 4), n),
+            anomaly_map=torch.full((n, 1, 4, 4), 10 * n),
+            mask_share=torch.full((n,), 100 * n),
+            mask_density=torch.full((n, 1, 4, 4), 1000 * n),
+        )
         for n in (2, 1)
     ]
     joined = MaskedDenoisingOutput.cat(iter(parts))
-    assert joined.mask_share.tolist() == [2, 2, 1]
-    assert joined.reconstruction[:, 0, 0, 0].tolist() == joined.anomaly_map[:, 0, 0, 0].tolist() == [2, 2, 1]
+    assert joined.reconstruction[:, 0, 0, 0].tolist() == [2, 2, 1]
+    assert joined.anomaly_map[:, 0, 0, 0].tolist() == [20, 20, 10]
+    assert joined.mask_share.tolist() == [200, 200, 100]
+    assert joined.mask_density[:, 0, 0, 0].tolist() == [2000, 2000, 1000]
     assert joined.mask is None and joined.mask_growth is None
 
 
@@ -78,7 +85,8 @@ def test_split_undoes_joining(return_mask):
     assert torch.equal(parts[0].anomaly_map, output.anomaly_map[:1])
     assert torch.equal(parts[2].reconstruction, output.reconstruction[1:])
     joined = MaskedDenoisingOutput.cat(parts)
-    for name in ("reconstruction", "anomaly_map", "mask_share"):
+    assert torch.equal(parts[2].mask_density, output.mask_density[1:])
+    for name in ("reconstruction", "anomaly_map", "mask_share", "mask_density"):
         assert torch.equal(getattr(joined, name), getattr(output, name))
     for name in ("mask", "mask_growth"):
         if return_mask:

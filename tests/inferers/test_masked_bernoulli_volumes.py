@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from helpers import (
     CODE_SHAPE,
+    IMAGE_SIZE,
+    enlarged,
     random_slices,
     random_volume,
     tiny_network,
@@ -20,6 +25,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import SpatialPad
 from torch import nn
 
+from scripts.anomaly_map import signed_residual, structural_dissimilarity
 from scripts.slices import SliceSelector
 
 # Slices and volumes
@@ -33,6 +39,7 @@ def test_volume_is_its_slices():
     for d in range(5):
         torch.testing.assert_close(result["anomaly_map"][..., d], output.anomaly_map[d])
         torch.testing.assert_close(result["reconstruction"][..., d], output.reconstruction[d])
+        torch.testing.assert_close(result["mask_density"][..., d], output.mask_density[d])
     assert torch.equal(result["mask_share"], output.mask_share)
 
 
@@ -84,12 +91,12 @@ def test_slices_outside_the_selection(selector, selected):
     everything = inferer().run_volume(volume, network)
     for d in range(5):
         if d in selected:
-            for key in ("anomaly_map", "reconstruction"):
+            for key in ("anomaly_map", "reconstruction", "mask_density"):
                 torch.testing.assert_close(result[key][..., d], everything[key][..., d], atol=1e-5, rtol=1e-5)
-            assert result["anomaly_map"][..., d].any()
+            assert result["anomaly_map"][..., d].any() and result["mask_density"][..., d].any()
             assert result["mask_share"][d] == everything["mask_share"][d]
         else:
-            assert not result["anomaly_map"][..., d].any()
+            assert not result["anomaly_map"][..., d].any() and not result["mask_density"][..., d].any()
             assert torch.equal(result["reconstruction"][..., d], volume[..., d])
             assert result["mask_share"][d].isnan()
 
@@ -118,14 +125,14 @@ def test_volumes_with_different_selections():
         assert result["mask_growth"][others].isnan().all()
         assert result["mask_share"].isnan().nonzero().flatten().tolist() == others
         assert torch.equal(result["reconstruction"][..., others], volume[..., others])
-        assert not result["anomaly_map"][..., others].any()
+        assert not result["anomaly_map"][..., others].any() and not result["mask_density"][..., others].any()
         if indices:
             alone = run.run_slices(volume[..., indices].permute(3, 0, 1, 2), torch.tensor(indices), network)
             assert_masks_for_real(alone)
             assert torch.equal(result["mask"][indices], alone.mask)
             torch.testing.assert_close(result["mask_growth"][indices], alone.mask_growth)
             torch.testing.assert_close(result["mask_share"][indices], alone.mask_share)
-            for key in ("reconstruction", "anomaly_map"):
+            for key in ("reconstruction", "anomaly_map", "mask_density"):
                 found = result[key][..., indices].permute(3, 0, 1, 2)
                 torch.testing.assert_close(found, getattr(alone, key), atol=1e-5, rtol=1e-5)
 
@@ -151,6 +158,7 @@ def test_no_slice_selected():
     result = run.run_volume(volume, network)
     assert result["anomaly_map"].shape == (1, 16, 16, 4)
     assert not result["anomaly_map"].any()
+    assert result["mask_density"].shape == (1, 16, 16, 4) and not result["mask_density"].any()
     assert torch.equal(result["reconstruction"], volume)
     assert result["mask_share"].shape == (4,) and result["mask_share"].isnan().all()
     assert not calls
@@ -164,7 +172,9 @@ def test_input_is_left_alone(slice_range):
     before = volume.clone()
     result = inferer(slice_selector=SliceSelector(slice_range)).run_volume(volume, tiny_network())
     result["reconstruction"].zero_()
+    result["mask_density"].fill_(7)
     assert torch.equal(volume, before)
+    assert not (result["anomaly_map"] == 7).any()
 
 
 def test_anomaly_map_is_exchangeable():
@@ -182,6 +192,23 @@ def test_mask_is_kept_only_on_demand():
     output = inferer(return_mask=False).run_slices(random_slices(2), torch.arange(2), tiny_network())
     assert output.mask is None and output.mask_growth is None
     assert output.mask_share.shape == (2,)
+    kept = inferer(return_mask=True).run_slices(random_slices(2), torch.arange(2), tiny_network())
+    assert torch.equal(output.mask_density, kept.mask_density)
+
+
+def test_mask_density_is_the_mean_of_the_mask_on_the_images_grid():
+    volume, indices = random_volume(4), [0, 2]
+    volume[..., [1, 3]] = 0
+    run = inferer(slice_selector=SliceSelector(min_foreground=0.5), sw_batch_size=1)
+    result = run.run_volume(volume, tiny_network())
+    assert result["mask_density"].shape == (1, 16, 16, 4) and result["mask_density"].dtype == torch.float32
+    for d in indices:
+        density = result["mask"][d].double().mean(dim=0).numpy()
+        assert density.std() > 0.05
+        found = result["mask_density"][0, ..., d]
+        np.testing.assert_allclose(found.numpy(), enlarged(density, IMAGE_SIZE), atol=1e-6)
+        # Linear interpolation by a whole factor keeps the mean.
+        assert found.mean().item() == pytest.approx(result["mask_share"][d].item(), abs=1e-6)
 
 
 # Metadata
@@ -267,7 +294,7 @@ def test_amp_decides_whatever_surrounds_it(amp):
     assert_masks_for_real(output)
     assert all(call["autocast"] is amp for call in calls)
     assert {call["dtype"] for call in calls} == {torch.bfloat16 if amp else torch.float32}
-    for name in ("reconstruction", "anomaly_map", "mask_share", "mask_growth"):
+    for name in ("reconstruction", "anomaly_map", "mask_share", "mask_density", "mask_growth"):
         assert getattr(output, name).dtype == torch.float32
         assert getattr(output, name).isfinite().all()
 
@@ -279,3 +306,13 @@ def test_amp_is_close_to_single_precision():
     half = inferer(amp=True).run_slices(slices, indices, network)
     assert (single.mask != half.mask).float().mean() < 0.1
     assert (single.mask_share - half.mask_share).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "score", [partial(signed_residual, weights=[1, -1], sigma=2.0), structural_dissimilarity], ids=["signed", "ssim"]
+)
+def test_amp_is_not_for_the_score(score):
+    """Convolutions in bfloat16 would leave 8 bits of a map, and another one than a later run makes of its images."""
+    slices = random_slices(2)
+    output = inferer(amp=True, anomaly_map=score).run_slices(slices, torch.arange(2), tiny_network())
+    torch.testing.assert_close(output.anomaly_map, score(slices, output.reconstruction, output.mask))

@@ -38,9 +38,9 @@ def model(tmp_path_factory: pytest.TempPathFactory, overlay: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two subjects with different lesions, one in another orientation, and one without a label."""
+    """Two subjects, one larger than the networks' images, one in another orientation, and one without a label."""
     folder = tmp_path_factory.mktemp("data")
-    write_subject(folder, "A", 1, lesion_slices=(1, 2))
+    write_subject(folder, "A", 1, shape=(80, 72, 6), lesion_slices=(1, 2))
     affine = np.array([[0, 1.5, 0, 1], [0, 0, -4, 2], [1.5, 0, 0, 3], [0, 0, 0, 1]], dtype=np.float64)
     write_subject(folder, "B", 2, lesion_slices=(3,), shape=(40, 40, 40), affine=affine)
     write_subject(folder, "C", 3, lesion_slices=None)
@@ -49,14 +49,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(overlay: Path, model: Path, data: Path) -> Callable[..., ConfigWorkflow]:
-    """Initialise the search, or with ``config=None`` the inference, with results in a folder."""
+    """Initialise the search, maybe of another kind of data, or with ``config=None`` the inference."""
 
     def start(output: Path, config: str | None = "search", **overrides) -> ConfigWorkflow:
-        names = ["inference.json", *([f"{config}.json"] if config else [])]
+        overlays = {None: [], "search": ["search.json"]}.get(config, [f"{config}.json", "search.json"])
+        names = ["inference.json", *overlays]
         grid = GRID if config else {"anomaly_threshold": 0.5}
         settings = {"bundle_root": str(BUNDLE), "dataset_dir": str(data), "weights": str(model), **grid, **overrides}
         files = [*[str(CONFIGS / name) for name in names], str(overlay)]
-        run_id = config or "inference"
+        run_id = "search" if config else "inference"
         flow = ConfigWorkflow(
             files, run_id=run_id, workflow_type="infer", logging_file=False, output_dir=str(output), **settings
         )

@@ -130,9 +130,9 @@ def test_folder_keeps_cells_and_subjects(tmp_path: Path):
 def test_folder_refuses_other_settings_and_other_files(tmp_path: Path, caplog):
     folder = SearchFolder(str(tmp_path / "search"), {"weights": "a", "seed": 0})
     folder.write_subjects([item(tmp_path / "data")], seed=7)
-    with pytest.raises(ValueError, match="other settings .weights is 'a' there, 'b' here.. Choose another search_dir"):
+    with pytest.raises(ValueError, match=r"other settings .weights is 'a' there, 'b' here.. Choose another search_dir"):
         SearchFolder(str(tmp_path / "search"), {"weights": "b", "seed": 0})
-    with pytest.raises(ValueError, match="another 'S'.*'l.nii', 3.*'l.nii', 5"):
+    with pytest.raises(ValueError, match=r"another 'S'.*'l.nii', 3.*'l.nii', 5"):
         folder.write_subjects([item(tmp_path / "data", 5)], seed=7)
     (tmp_path / "search" / "settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"settings.json' is broken"):

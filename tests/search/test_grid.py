@@ -56,7 +56,7 @@ def test_refuses_what_is_out_of_range(key, value, message):
 
 
 def test_names_all_wrong_keys_at_once():
-    with pytest.raises(ValueError, match="noise_levels.*probability_thresholds.*step_counts"):
+    with pytest.raises(ValueError, match=r"noise_levels.*probability_thresholds.*step_counts"):
         Grid([0], [2], [-1])
 
 

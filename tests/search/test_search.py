@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundle_runner import write_subject
+from bundle_runner import write_prepared, write_subject
 from sklearn.metrics import average_precision_score
 
 from scripts.evaluation.bins import Bins
 from scripts.evaluation.sources import StoredResults
-from scripts.inferers import MaskedBernoulliInferer
+from scripts.networks import BinarizingAutoencoder
 from scripts.search import SearchFolder
 from scripts.search.cells import load_cell
 from scripts.search.grid import Setting
@@ -38,16 +38,22 @@ def finished(_outputs: Path, start: Callable) -> Path:
 
 @pytest.fixture
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of slices of each call of the encoder's workflow."""
+    """Number of slices of each call of the encoder, by whomever."""
     calls: list[int] = []
-    encode = MaskedBernoulliInferer.encode
+    encode = BinarizingAutoencoder.encode
 
-    def counting(self, images: torch.Tensor, network) -> torch.Tensor:
+    def counting(self, images: torch.Tensor) -> torch.Tensor:
         calls.append(len(images))
-        return encode(self, images, network)
+        return encode(self, images)
 
-    monkeypatch.setattr(MaskedBernoulliInferer, "encode", counting)
+    monkeypatch.setattr(BinarizingAutoencoder, "encode", counting)
     return calls
+
+
+@pytest.fixture
+def slices(finished: Path, no_seconds: Callable) -> dict[str, int]:
+    """Processed slices of each subject."""
+    return {row["subject"]: int(row["slices"]) for row in no_seconds(finished / "cells.csv")}
 
 
 def cells_of(folder: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -76,7 +82,9 @@ def test_writes_everything_and_the_settings_differ(finished, no_seconds, read_js
     rows = no_seconds(finished / "search.csv")
     assert [row["setting"] for row in rows] == [f"L{level}_P{p}_S3" for level in (4, 8) for p in (0.4, 0.6)]
     assert all(row["subjects"] == "2" for row in rows)
-    assert len({row["average_precision"] for row in rows}) == 4 and len({row["mask_share_healthy"] for row in rows}) == 4
+    assert (
+        len({row["average_precision"] for row in rows}) == 4 and len({row["mask_share_healthy"] for row in rows}) == 4
+    )
     cells = no_seconds(finished / "cells.csv")
     assert [(row["subject"], row["setting"]) for row in cells] == [(s, r["setting"]) for s in "AB" for r in rows]
     winner = read_json(finished / "winner.json")
@@ -86,17 +94,19 @@ def test_writes_everything_and_the_settings_differ(finished, no_seconds, read_js
     assert winner["note"] == "chosen on these subjects: optimistic on them"
 
 
-def test_encodes_each_subject_once(tmp_path, start, encodings):
+def test_encodes_each_subject_once(tmp_path, start, slices, encodings):
     start(tmp_path).run()
-    # A has six slices with enough foreground; the settings are four.
-    assert len(encodings) == 2 and encodings[0] == 6
+    # Once for all of the four settings.
+    assert slices["A"] == 6 and slices["B"] > 8
+    assert sum(encodings) == slices["A"] + slices["B"]
+    encodings.clear()
     start(tmp_path).run()
-    assert len(encodings) == 2
+    assert encodings == []
 
 
 @pytest.mark.parametrize(("level", "threshold"), [(4, 0.6), (8, 0.4)])
 def test_a_cell_is_what_inference_and_evaluation_say(tmp_path, start, finished, level, threshold):
-    """The inference workflow writes NIfTI under this setting; its map is read back, processed, and judged by sklearn."""
+    """The inference workflow writes NIfTI under this setting; its map is read back and judged by sklearn."""
     setting = {"noise_level": level, "probability_threshold": threshold, "num_inference_steps": 3}
     start(tmp_path, None, **setting).run()
     parser = start(tmp_path / "unused").parser
@@ -133,7 +143,7 @@ def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def test_an_interrupted_search_goes_on_where_it_was(
-    tmp_path, start, finished, encodings, no_seconds, read_json, monkeypatch
+    tmp_path, start, finished, slices, encodings, no_seconds, read_json, monkeypatch
 ):
     save, saved = SearchFolder.save, []
 
@@ -153,7 +163,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     encodings.clear()
     start(tmp_path).run()
     # Only the second subject is looked at again, and no finished cell is written again.
-    assert len(encodings) == 1
+    assert sum(encodings) == slices["B"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert_same(folder, finished, no_seconds, read_json)
 
@@ -169,14 +179,15 @@ def test_deleted_and_damaged_cells_are_computed_again(tmp_path, start, finished,
     assert_same(folder, finished, no_seconds, read_json)
 
 
-def test_the_grid_and_the_subjects_may_grow(tmp_path, start, encodings, read_json, finished):
+def test_the_grid_and_the_subjects_may_grow(tmp_path, start, slices, encodings, read_json, finished):
     start(tmp_path, search_subjects=1, probability_thresholds=[0.4]).run()
     folder = tmp_path / "search"
     first = read_json(folder / "subjects.json")["subjects"]
     assert len(first) == 1 and len(cells_of(folder)) == 2
     assert read_json(folder / "winner.json")["subjects"] == first
+    encodings.clear()
     start(tmp_path).run()
-    assert len(encodings) == 3
+    assert sum(encodings) == slices["A"] + slices["B"]
     assert read_json(folder / "subjects.json")["subjects"] == ["A", "B"]
     assert cells_of(folder).keys() == cells_of(finished).keys()
 
@@ -236,6 +247,16 @@ def test_a_subject_that_fails_is_left_out_for_all_settings(tmp_path, start, no_s
     folder = tmp_path / "search"
     assert {row["subject"] for row in no_seconds(folder / "cells.csv")} == {"B"}
     assert read_json(folder / "winner.json")["subjects"] == ["B"]
+
+
+def test_single_slices_are_searched_too(tmp_path, start, no_seconds, encodings):
+    """Prepared slices: pictures without an axis of slices, labels inside the image files."""
+    write_prepared(tmp_path / "data", 4, 3, label=True)
+    start(tmp_path, "prepared_slices", dataset_dir=str(tmp_path / "data"), search_subjects=None).run()
+    rows = no_seconds(tmp_path / "search" / "search.csv")
+    assert len(encodings) == 4 and len(rows) == 4
+    assert all((row["slices"], row["diseased_slices"]) == ("4", "2") for row in rows)
+    assert all(0 < float(row[key]) <= 1 for row in rows for key in ("average_precision", "mask_share_auroc"))
 
 
 def test_no_subject_left_is_an_error(tmp_path, start):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +13,8 @@ import pytest
 import torch
 from bundle_runner import AFFINE, BUNDLE, CONFIGS, tiny_overlay, write_subject
 from monai.bundle import ConfigWorkflow
-from monai.data import list_data_collate
+from monai.data import MetaTensor, list_data_collate
+from scipy import ndimage
 
 from scripts.export_model import export_model
 
@@ -62,12 +65,20 @@ def test_workflow_equals_the_inferer(tmp_path, model):
     inputs = batch["image"]
     outputs = parser.get_parsed_content("inferer")(inputs, network)
     assert outputs.shape == (1, 1, *inputs.shape[2:])
-    processed = parser.get_parsed_content("postprocessing")({"image": inputs[0], "pred": outputs[0]})
+    density = MetaTensor(parser.get_parsed_content("inferer").run_volumes(inputs, network)[0]["mask_density"])
+    density.copy_meta_from(inputs[0])
+    processed = parser.get_parsed_content("postprocessing")(
+        {"image": inputs[0], "pred": outputs[0], "mask_density": density}
+    )
     shares = [float(row["mask_share"]) for row in csv.DictReader((tmp_path / "out" / "scores.csv").open())]
     assert all(0 < share < 1 for share in shares)
     np.testing.assert_array_equal(processed["pred"][0].numpy(), result(tmp_path, "S", "segmentation"))
     np.testing.assert_allclose(processed["anomaly_map"][0].numpy(), result(tmp_path, "S", "anomaly"), atol=1e-5)
     np.testing.assert_allclose(processed["pred"].affine.numpy(), AFFINE)
+    np.testing.assert_allclose(processed["mask_density"][0].numpy(), result(tmp_path, "S", "mask_density"), atol=1e-5)
+    # The networks' images are padded, and their masks' shares are means over all of that.
+    assert 0 < result(tmp_path, "S", "mask_density").mean() < 1
+    assert nib.load(tmp_path / "out" / "S" / "S_mask_density.nii.gz").affine == pytest.approx(AFFINE)
 
 
 def test_batches_names_order_and_neighbours_do_not_matter(tmp_path, model):
@@ -112,6 +123,8 @@ def test_slices_outside_the_range_are_zero_and_scores_name_file_slices(tmp_path,
     flow.run()
     anomaly = result(tmp_path, "S", "anomaly")
     assert np.flatnonzero(anomaly.any(axis=(0, 1))).tolist() == [3, 4]
+    density = result(tmp_path, "S", "mask_density")
+    assert np.flatnonzero(density.any(axis=(0, 1))).tolist() == [3, 4]
     rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
     assert [int(row["slice"]) for row in rows] == [3, 4]
     for row in rows:
@@ -125,7 +138,7 @@ def test_larger_images_are_resampled_and_come_back_in_their_own_size(tmp_path, m
     write_subject(data, "S", 1, shape=(100, 80, 3))
     infer(tmp_path, data, model).run()
     assert result(tmp_path, "S", "anomaly").shape == (100, 80, 3)
-    assert result(tmp_path, "S", "segmentation").shape == (100, 80, 3)
+    assert result(tmp_path, "S", "segmentation").shape == result(tmp_path, "S", "mask_density").shape == (100, 80, 3)
     assert set(np.unique(result(tmp_path, "S", "segmentation"))) <= {0, 1}
     image = np.stack([nib.load(data / "S" / f"S_{s}.nii.gz").get_fdata() for s in ("t1", "flair", "t1ce")], -1)
     assert result(tmp_path, "S", "reconstruction").shape == image.shape
@@ -151,10 +164,10 @@ def test_interrupted_inference_goes_on_and_equals_an_undisturbed_one(tmp_path, m
     writer = flow.parser.get_parsed_content("writer")
     write = writer.write
 
-    def stop(subject: str, output: dict) -> None:
+    def stop(subject: str, *results: dict) -> None:
         if subject == "S1":
             raise KeyboardInterrupt
-        write(subject, output)
+        write(subject, *results)
 
     monkeypatch.setattr(writer, "write", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -184,3 +197,68 @@ def test_a_volume_without_any_slice_to_process_gets_an_empty_map(tmp_path, model
     flow.run()
     assert not result(tmp_path, "S", "anomaly").any() and not result(tmp_path, "S", "segmentation").any()
     assert (tmp_path / "out" / "scores.csv").read_text().count("\n") == 1
+
+
+def large(binary: np.ndarray, least: int) -> np.ndarray:
+    """Components of at least so many pixels or voxels, connected over corners."""
+    components, _ = ndimage.label(binary, structure=np.ones((3,) * binary.ndim))
+    return binary & (np.bincount(components.ravel())[components] >= least)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SPR"])
+def test_the_segmentation_follows_from_the_stored_map(codes, tmp_path, model):
+    """In the file's own pixels and its axial slices, however it is stored; that is what calibration relies on."""
+    folder = write_subject(tmp_path / "first", "S", 1)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(codes))
+    (tmp_path / "data" / "S").mkdir(parents=True)
+    for path in folder.glob("*.nii.gz"):
+        nib.save(nib.load(path).as_reoriented(turn), tmp_path / "data" / "S" / path.name)
+    settings = {"median_size": 3, "foreground_erosion": 6, "min_component_size": 8, "min_component_voxels": 30}
+    # Without the Gaussian the map is rough, and small components are found too.
+    settings["score_sigma"] = 0.0
+    infer(tmp_path / "maps", tmp_path / "data", model, **settings).run()
+    threshold = float(np.quantile(result(tmp_path / "maps", "S", "anomaly"), 0.8))
+    infer(tmp_path, tmp_path / "data", model, anomaly_threshold=threshold, **settings).run()
+
+    axis = codes.index("S")
+    anomaly = np.moveaxis(result(tmp_path, "S", "anomaly"), axis, -1)
+    image = np.stack([nib.load(p).get_fdata() for p in (tmp_path / "data" / "S").glob("*_[tf]*.nii.gz")])
+    foreground = np.moveaxis((image > 0).any(axis=0), axis, -1)
+    wanted = np.zeros(anomaly.shape, dtype=bool)
+    counts = np.zeros(3)
+    for index in range(anomaly.shape[-1]):
+        filled = np.pad(ndimage.binary_fill_holes(foreground[..., index]), 1)
+        inside = (ndimage.distance_transform_edt(filled) > 6)[1:-1, 1:-1]
+        above = ndimage.median_filter(anomaly[..., index], size=3, mode="nearest") > threshold
+        wanted[..., index] = large(above & inside, 8)
+        counts += above.sum(), (above & inside).sum(), wanted[..., index].sum()
+    found = np.moveaxis(result(tmp_path, "S", "segmentation"), axis, -1)
+    np.testing.assert_array_equal(found, large(wanted, 30))
+    # Every step has changed something.
+    assert counts[0] > counts[1] > counts[2] >= found.sum() > 0
+
+
+def test_what_subjects_cost(tmp_path, model):
+    data = tmp_path / "data"
+    write_subject(data, "A", 1)
+    write_subject(data, "B", 2)
+    # Of the same shape, but with two slices that are empty.
+    for path in (data / "B").glob("*.nii.gz"):
+        image = nib.load(path)
+        array = np.asarray(image.dataobj).copy()
+        array[..., :2] = 0
+        nib.save(nib.Nifti1Image(array, image.affine), path)
+    flow = infer(tmp_path, data, model, subject_batch_size=2)
+    start = time.perf_counter()
+    flow.run()
+    seconds = time.perf_counter() - start
+    costs = [json.loads((tmp_path / "out" / s / f"{s}_cost.json").read_text()) for s in "AB"]
+    assert [cost["slices"] for cost in costs] == [6, 4]
+    assert 0 < costs[1]["seconds"] < costs[0]["seconds"]
+    assert costs[0]["seconds"] + costs[1]["seconds"] < seconds
+    assert costs[1]["seconds"] / costs[0]["seconds"] == pytest.approx(4 / 6, rel=0.05)
+    weights = torch.load(model, weights_only=True)
+    for cost in costs:
+        assert cost["parameters"] == sum(weight.numel() for weight in weights.values())
+        assert cost["device"] == "cpu"
+        assert 50e6 < cost["peak_memory_bytes"] < 50e9

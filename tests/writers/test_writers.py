@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import time
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -16,7 +18,12 @@ from scripts.transforms import LoadGreyImaged, LoadPreparedSliced, LoadSubjectd
 from scripts.writers import ImageWriter, PreparedSliceWriter, VolumeWriter
 from scripts.writers.volume import space_code
 
-NAMES = {"anomaly_map": "anomaly", "reconstruction": "reconstruction", "pred": "segmentation"}
+NAMES = {
+    "anomaly_map": "anomaly",
+    "reconstruction": "reconstruction",
+    "mask_density": "mask_density",
+    "pred": "segmentation",
+}
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -43,6 +50,7 @@ class Volume:
             paths.append(save_volume(folder / f"S_{i}.nii.gz", stored, self.matrix))
         image = LoadSubjectd([str(i) for i in range(channels)])({"image": paths})["image"]
         self.maps = {"anomaly_map": random(1, *SHAPE), "reconstruction": random(channels, *SHAPE, seed=1)}
+        self.maps["mask_density"] = random(1, *SHAPE, seed=2)
         self.maps["pred"] = (self.maps["anomaly_map"] > 0.7).astype(np.float32)
         self.shares = np.array([np.nan, 0.25, 0.0, np.nan, 1 / 3], dtype=np.float32)
         self.output = {"image": image, "mask_share": torch.from_numpy(self.shares)}
@@ -118,18 +126,23 @@ class TestVolumes:
         preprocessing = configured("preprocessing", **settings)
         paths = [str(tmp_path / f"S_{i}.nii.gz") for i in range(2)]
         batch = list_data_collate([preprocessing({"subject": "S", "image": paths})])
-        fitted = torch.zeros(1, 1, 16, 16, SHAPE[2])
-        fitted[:, :, 2:14, 3:13] = torch.from_numpy(volume.maps["anomaly_map"])
-        batch |= {"pred": MetaTensor(fitted, meta=batch["image"].meta), "reconstruction": batch["image"]}
-        batch["pred"].applied_operations = batch["image"].applied_operations
+        for key, name in (("pred", "anomaly_map"), ("mask_density", "mask_density")):
+            fitted = torch.zeros(1, 1, 16, 16, SHAPE[2])
+            fitted[:, :, 2:14, 3:13] = torch.from_numpy(volume.maps[name])
+            batch[key] = MetaTensor(fitted, meta=batch["image"].meta)
+            batch[key].applied_operations = batch["image"].applied_operations
+        batch["reconstruction"] = batch["image"]
         output = configured("postprocessing", **settings, preprocessing=preprocessing)(decollate_batch(batch)[0])
         writing = writer(VolumeWriter, tmp_path)
         writing.write("S", {**output, "mask_share": torch.from_numpy(volume.shares)})
         assert np.array_equal(writing.read_planes("S", "anomaly"), volume.maps["anomaly_map"])
-        assert np.array_equal(writing.read_planes("S", "segmentation"), volume.maps["pred"])
-        written = nib.load(tmp_path / "out" / "S" / "S_anomaly.nii.gz")
-        assert np.allclose(written.affine, volume.matrix, atol=1e-4)
-        assert np.array_equal(np.asarray(written.dataobj), volume.stored(volume.maps["anomaly_map"])[0])
+        inside = head(0) > 0
+        assert (volume.maps["pred"][0] > inside).any()
+        assert np.array_equal(writing.read_planes("S", "segmentation"), volume.maps["pred"] * inside)
+        for name in ("anomaly_map", "mask_density"):
+            written = nib.load(tmp_path / "out" / "S" / f"S_{NAMES[name]}.nii.gz")
+            assert np.allclose(written.affine, volume.matrix, atol=1e-4)
+            assert np.array_equal(np.asarray(written.dataobj), volume.stored(volume.maps[name])[0])
 
 
 class TestSpaceCode:
@@ -145,6 +158,7 @@ class TestSpaceCode:
         preprocessing = configured("preprocessing", **settings)
         batch = list_data_collate([preprocessing(item)])
         batch |= {"pred": batch["image"][:, :1], "reconstruction": batch["image"]}
+        batch["mask_density"] = batch["image"][:, 1:]
         output = configured("postprocessing", **settings, preprocessing=preprocessing)(decollate_batch(batch)[0])
         writer(VolumeWriter, tmp_path).write("S", {**output, "mask_share": volume.output["mask_share"]})
         for name in NAMES.values():
@@ -181,8 +195,8 @@ class TestAllWriters:
 
     def test_a_crash_while_writing_leaves_nothing(self, tmp_path):
         volume = Volume(tmp_path, "LPS")
-        del volume.output["pred"]
-        with pytest.raises(KeyError):
+        del volume.output["anomaly_map"]
+        with pytest.raises(KeyError, match="anomaly_map"):
             writer(VolumeWriter, tmp_path).write("S", volume.output)
         assert [p.name for p in (tmp_path / "out").iterdir()] == ["settings.json"]
 
@@ -191,14 +205,42 @@ class TestAllWriters:
         (tmp_path / "a").mkdir()
         (tmp_path / "b").mkdir()
         volumes = [Volume(tmp_path / "a", "LPS"), Volume(tmp_path / "b", "AIR")]
-        state = SimpleNamespace(batch=[{"subject": "a"}, {"subject": "b"}], output=[v.output for v in volumes])
-        writing(SimpleNamespace(state=state))
+        volumes[1].output["mask_share"] = torch.tensor([torch.nan, torch.nan, 0.5, torch.nan, torch.nan])
+        state = SimpleNamespace(
+            batch=[{"subject": "a"}, {"subject": "b"}],
+            output=[v.output for v in volumes],
+            device=torch.device("cpu"),
+            iteration_started=time.perf_counter() - 100,
+        )
+        network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Linear(4, 5))
+        writing(SimpleNamespace(state=state, network=network))
         writing.finish(None)
+        costs = [json.loads((tmp_path / "out" / s / f"{s}_cost.json").read_text()) for s in "ab"]
+        assert [cost["slices"] for cost in costs] == [3, 1]
+        # What the batch took is shared out by the slices.
+        assert [cost["seconds"] for cost in costs] == [pytest.approx(75, abs=1), pytest.approx(25, abs=1)]
+        assert all(cost["parameters"] == 2 * 3 * 9 + 3 + 4 * 5 + 5 for cost in costs)
+        assert all(cost["device"] == "cpu" and cost["peak_memory_bytes"] > 0 for cost in costs)
         rows = read_scores(tmp_path / "out" / "scores.csv")
         assert [(r["subject"], r["slice"]) for r in rows] == [
             *[("a", n) for n in "124"],
-            *[("b", n) for n in "023"],
+            ("b", "2"),
         ]
+
+    def test_a_batch_of_which_nothing_was_processed_costs_nothing_a_slice(self, tmp_path):
+        volume, writing = Volume(tmp_path, "LPS"), writer(VolumeWriter, tmp_path)
+        volume.output["mask_share"] = torch.full((SHAPE[2],), torch.nan)
+        state = SimpleNamespace(batch=[{"subject": "S"}], output=[volume.output], device="cpu", iteration_started=0.0)
+        writing(SimpleNamespace(state=state, network=torch.nn.Linear(1, 1)))
+        cost = json.loads((tmp_path / "out" / "S" / "S_cost.json").read_text())
+        assert (cost["slices"], cost["seconds"], cost["parameters"]) == (0, 0, 2)
+
+    def test_what_an_output_lacks_is_not_written(self, tmp_path):
+        volume = Volume(tmp_path, "LPS")
+        del volume.output["mask_density"], volume.output["reconstruction"]
+        writer(VolumeWriter, tmp_path).write("S", volume.output)
+        images = sorted(p.name for p in (tmp_path / "out" / "S").glob("*.nii.gz"))
+        assert images == ["S_anomaly.nii.gz", "S_segmentation.nii.gz"]
 
 
 class TestPreparedSlices:
@@ -216,12 +258,15 @@ class TestPreparedSlices:
         preprocessing = configured("preprocessing", "prepared_slices", **settings)
         batch = list_data_collate([preprocessing({"subject": "x", "image": str(tmp_path / "x.nii.gz")})] * 2)
         batch |= {"reconstruction": batch["image"], "pred": batch["image"][:, :1]}
-        batch["pred"].applied_operations = batch["image"].applied_operations
+        batch["mask_density"] = batch["image"][:, 1:]
+        for key in ("pred", "mask_density"):
+            batch[key].applied_operations = batch["image"].applied_operations
         settings |= {"preprocessing": preprocessing, "min_component_size": 0}
         output = configured("postprocessing", "prepared_slices", **settings)(decollate_batch(batch)[1])
         writing = writer(PreparedSliceWriter, tmp_path)
         writing.write("x", {**output, "mask_share": torch.tensor([0.125])})
-        wanted = {"anomaly": array[:1], "reconstruction": array, "segmentation": array[:1] > 0.5}
+        wanted = {"anomaly": array[:1], "reconstruction": array, "mask_density": array[1:]}
+        wanted["segmentation"] = array[:1] > 0.5
         for name, values in wanted.items():
             written = nib.load(tmp_path / "out" / "x" / f"x_{name}.nii.gz")
             assert np.array_equal(np.asarray(written.dataobj), values)
@@ -249,6 +294,7 @@ class TestPictures:
         anomaly[0, 0, 0], anomaly[0, 1, 0], anomaly[0, 2, 0] = 0, 1, 0.5
         reconstruction = random(1, self.WIDTH, self.HEIGHT, seed=2) * 1.2 - 0.1
         maps = {"anomaly_map": anomaly, "reconstruction": reconstruction, "pred": (anomaly > 1).astype(np.float32)}
+        maps["mask_density"] = random(1, self.WIDTH, self.HEIGHT, seed=3)
         output = {key: MetaTensor(torch.from_numpy(value)) for key, value in maps.items()}
         return output | {"image": image, "mask_share": torch.tensor([0.5])}
 

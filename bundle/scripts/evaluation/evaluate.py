@@ -176,21 +176,26 @@ class Evaluator:
             self.failures.add(str(item["subject"]), error)
 
     def maps(self, run: Run, subject: LabelledSubject) -> tuple[SubjectMaps, np.ndarray]:
-        """What a run says of a subject, and its map as it is cut by thresholds."""
+        """What a run says of a subject, and its map as it is cut by thresholds.
+
+        Raises:
+            ValueError: when there is no map, or its values are not finite.
+        """
         maps = run.source.read(subject)
+        bad = np.count_nonzero(~np.isfinite(maps.anomaly_map))
+        if bad:
+            raise ValueError(f"subject {subject.name}: {bad} values of {run.source.score} are NaN or infinite.")
         return maps, self.protocol.process(maps.anomaly_map, subject.image)
 
     def _first_pass(self, subject: LabelledSubject) -> None:
         runs = list(self.all_runs())
-        # All are read before any is added: a subject counts for all methods or for none.
+        # All is read before any is added: a subject counts for all methods or for none.
         found = [self.maps(run, subject) for run in runs]
-        qualities: dict[int, list[dict[str, float]]] = {}
+        # Scores of the same folder share its reconstructions.
+        rebuilt = {id(maps.reconstruction): maps.reconstruction for maps, _ in found}
+        qualities = {key: slice_quality(subject, reconstruction) for key, reconstruction in rebuilt.items()}
         for run, (maps, processed) in zip(runs, found, strict=True):
-            # Scores of the same folder share its reconstructions.
-            key = id(maps.reconstruction)
-            if key not in qualities:
-                qualities[key] = slice_quality(subject, maps.reconstruction)
-            run.statistics.add(subject, maps, processed, qualities[key])
+            run.statistics.add(subject, maps, processed, qualities[id(maps.reconstruction)])
         self.subjects.append(subject.item)
         self.lesion_voxels.append((int(subject.label.sum()), subject.lesion_voxels))
 
@@ -208,7 +213,8 @@ class Evaluator:
         count = maps.anomaly_map.shape[-1]
         assert run.calibrated is not None
         constant = {"calibrated": run.calibrated[index], "deployed": run.deployed, "oracle": run.oracle}
-        thresholds = {name: np.full(count, value) for name, value in constant.items()}
+        # As float32, which is what inference compares: a value that equals the threshold does not exceed it.
+        thresholds = {name: np.full(count, value, dtype=np.float32) for name, value in constant.items()}
         return {**thresholds, "paper": papers_rule(maps.anomaly_map)}
 
     def _second_pass(self, index: int, subject: LabelledSubject) -> None:
@@ -220,8 +226,6 @@ class Evaluator:
                 statistics.add_overlaps(index, processed, subject.label, rule, thresholds, self.protocol.drop)
             negative = statistics.histogram("healthy_slices", "diseased_slices").sum(axis=0)
             curve = rate_thresholds(self.protocol.bins, negative, FROC_RATES)
-            # Without healthy slices nothing is calibrated: infinity finds nothing, and its column is left out.
-            calibrated = rules["calibrated"][:1]
-            first = np.where(np.isnan(calibrated), np.inf, calibrated) if len(calibrated) else np.array([np.inf])
+            assert run.calibrated is not None
             minimum = max(self.protocol.min_component_voxels, self.protocol.min_component_size)
-            statistics.add_detections(processed, subject.label, np.concatenate([first, curve]), minimum)
+            statistics.add_detections(processed, subject.label, float(run.calibrated[index]), curve, minimum)

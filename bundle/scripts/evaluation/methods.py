@@ -40,21 +40,28 @@ def gather_methods(
 
     Raises:
         FileNotFoundError: when a folder holds no results.
+        ValueError: when two methods have one name, or a comparison no folder.
     """
-    methods: dict[str, list[MapSource]] = {}
+    stored: dict[str, list[StoredResults]] = {}
     foreign = {"maps_dir": maps_dir} if isinstance(maps_dir, str) else dict(maps_dir or {})
     others = {
         name: [folder] if isinstance(folder, str) else list(folder) for name, folder in (comparisons or {}).items()
     }
     if (Path(main) / "settings.json").is_file() or not (foreign or others):
-        own = StoredResults(main, layout, score)
-        methods[main_name] = [own]
+        stored[main_name] = [StoredResults(main, layout, score)]
     else:
         logger.warning("output_dir %r holds no results: only the other methods are judged", main)
     for name, folders in others.items():
-        methods.setdefault(name, []).extend(StoredResults(folder, layout, score) for folder in folders)
-    methods.update({name: [ForeignMaps(folder, layout)] for name, folder in foreign.items()})
-    methods.update({name: [ImageScore(image_score)] for name, image_score in (image_scores or {}).items()})
-    if main_name in methods:
-        methods.update({f"{main_name}, {name}": [own.with_score(other)] for name, other in (scores or {}).items()})
+        if not folders:
+            raise ValueError(f"comparisons: {name!r} names no folder.")
+        stored.setdefault(name, []).extend(StoredResults(folder, layout, score) for folder in folders)
+    methods: dict[str, list[MapSource]] = {name: list(sources) for name, sources in stored.items()}
+    further: list[tuple[str, MapSource]] = [(name, ForeignMaps(folder, layout)) for name, folder in foreign.items()]
+    further += [(name, ImageScore(image_score)) for name, image_score in (image_scores or {}).items()]
+    for own in stored.get(main_name, [])[:1]:
+        further += [(f"{main_name}, {name}", own.with_score(other)) for name, other in (scores or {}).items()]
+    for name, source in further:
+        if name in methods:
+            raise ValueError(f"several methods are named {name!r}; choose other names.")
+        methods[name] = [source]
     return methods

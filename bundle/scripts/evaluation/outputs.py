@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ class EvaluationWriter:
         """
         writable_folder(str(self.folder))
         self.evaluator.evaluate()
-        names = [str(item["subject"]) for item in self.evaluator.subjects]
+        # Notes may name subjects that could not be judged, too.
+        names = [str(item["subject"]) for item in self.evaluator.datalist]
         codes = pseudonyms(names, self.folder / "pseudonyms.csv") if self.pseudonymise else {}
         notes = [_replace(note, codes) for note in self.notes]
         summary = summarise(self.evaluator, self.title, self.settings, notes)
@@ -131,10 +133,11 @@ def _subject_overlaps(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _replace(text: str, codes: Mapping[str, str]) -> str:
-    # Longer names first: one may be the beginning of another.
-    for name in sorted(codes, key=len, reverse=True):
-        text = text.replace(name, codes[name])
-    return text
+    if not codes:
+        return text
+    # Longer names first: one may be the beginning of another. All at once: one may be part of another's code.
+    names = sorted(codes, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, names)), lambda match: codes[match.group()], text)
 
 
 def _missing(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,10 @@ def pseudonyms(names: Sequence[str], key_file: Path) -> dict[str, str]:
     known = dict(line.rsplit(",", 1) for line in key_file.read_text().splitlines()[1:]) if key_file.is_file() else {}
     unknown = sorted(set(names) - known.keys())
     secrets.SystemRandom().shuffle(unknown)
-    for name in unknown:
-        known[name] = f"S{len(known) + 1:03d}"
+    # A code that is somebody's name, too, would be taken for it.
+    taken = {*names, *known, *known.values()}
+    free = (code for code in map("S{:03d}".format, itertools.count(1)) if code not in taken)
+    known.update(zip(unknown, free, strict=False))
     if unknown:
         with atomic_path(key_file) as temporary:
             temporary.write_text("\n".join(["name,code", *(f"{n},{c}" for n, c in sorted(known.items()))]) + "\n")

@@ -146,7 +146,8 @@ class StoredResults:
 class ForeignMaps:
     """Anomaly maps that any other method wrote as NIfTI in the images' own geometry.
 
-    ``S/S_anomaly``, ``S_anomaly``, ``S/anomaly`` or ``S``, ``.nii.gz`` or ``.nii``; higher is more anomalous.
+    ``S/S_anomaly``, ``S_anomaly``, ``S/anomaly`` or ``S``, ``.nii.gz`` or ``.nii``; at least 0, higher is more
+    anomalous.
 
     Args:
         folder: where they lie.
@@ -167,7 +168,8 @@ class ForeignMaps:
         """The map of one subject.
 
         Raises:
-            ValueError: when there is none, or it does not lie as the image does.
+            ValueError: when there is none, it does not lie as the image does, or it holds values below 0, which is
+                what maps are set to outside the foreground.
         """
         name = subject.name
         stems = (f"{name}/{name}_anomaly", f"{name}_anomaly", f"{name}/anomaly", name)
@@ -180,6 +182,8 @@ class ForeignMaps:
         planes = read_checked(path, self.writer, subject)
         if len(planes) != 1:
             raise ValueError(f"{str(path)!r}: has {len(planes)} channels, a map has one.")
+        if (planes < 0).any():
+            raise ValueError(f"{str(path)!r}: values from {planes.min():g}, maps are at least 0.")
         return SubjectMaps(planes[0])
 
 
@@ -203,11 +207,15 @@ def read_checked(path: Path, writer: ResultWriter, subject: LabelledSubject) -> 
     """Slices (c, W, H, n) of a stored image that must lie as the subject's does.
 
     Raises:
-        ValueError: when the file is missing, or its shape, space or values are wrong.
+        ValueError: when the file is missing or cannot be read, or its shape, space or values are wrong.
     """
     if not path.is_file():
         raise ValueError(f"subject {subject.name}: there is no {str(path)!r}.")
-    planes = writer.read_file(path)
+    try:
+        planes = writer.read_file(path)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{str(path)!r}: cannot be read as an image like the subject's ({what}).") from None
     wanted = (*subject.image.shape[1:3], subject.depth)
     if planes.shape[1:] != wanted:
         raise ValueError(f"{str(path)!r}: shape {planes.shape[1:]}, the image has {wanted}.")

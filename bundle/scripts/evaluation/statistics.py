@@ -38,6 +38,7 @@ class MethodStatistics:
         regions: lesions in slices (2D components) of each subject.
         rows: one a slice, by column.
         detections: lesions found, one a subject, after the second pass.
+        calibrated: whether the first threshold of a subject's detections is a calibrated one, or there was none.
         costs: one a subject that knows its cost.
     """
 
@@ -46,6 +47,7 @@ class MethodStatistics:
     regions: list[int] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     detections: list[Detections] = field(default_factory=list)
+    calibrated: list[bool] = field(default_factory=list)
     costs: list[Mapping[str, Any]] = field(default_factory=list)
 
     def histogram(self, *names: str) -> np.ndarray:
@@ -84,7 +86,8 @@ class MethodStatistics:
                 "diseased": int(subject.diseased[k]),
                 "lesion_pixels": int(subject.label[..., k].sum()),
                 "foreground_pixels": int(foreground.sum()),
-                "map_mean": float(values.mean(dtype=np.float64)) if values.size else 0.0,
+                # As float32, so that slices with equal values do not differ by what their sum was rounded.
+                "map_mean": float(np.float32(values.mean(dtype=np.float64))) if values.size else 0.0,
                 "map_quantile": float(np.quantile(values, HIGH_QUANTILE)) if values.size else 0.0,
                 "average_precision": self._average_precision(binned[..., k], subject.label[..., k]),
                 **quality[k],
@@ -155,9 +158,15 @@ class MethodStatistics:
             row[f"dice_{rule}"] = confusion.dice()
         return segmentation
 
-    def add_detections(self, processed: np.ndarray, label: np.ndarray, thresholds: np.ndarray, min_voxels: int) -> None:
-        """Second pass: lesions of one subject found at each threshold; the first is its calibrated one."""
+    def add_detections(
+        self, processed: np.ndarray, label: np.ndarray, calibrated: float, curve: np.ndarray, min_voxels: int
+    ) -> None:
+        """Second pass: lesions of one subject found at its calibrated threshold, NaN for none, and along a curve."""
+        known = not np.isnan(calibrated)
+        # Infinity keeps the place of a threshold that there is not.
+        thresholds = np.concatenate([[calibrated if known else np.inf], curve])
         self.detections.append(detect(processed, label, thresholds, min_voxels))
+        self.calibrated.append(known)
 
 
 def slice_quality(subject: LabelledSubject, reconstruction: np.ndarray | None) -> list[dict[str, float]]:

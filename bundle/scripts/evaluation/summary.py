@@ -22,7 +22,7 @@ from .table.cost import COST_ROWS, describe_costs
 from .table.slices import SLICE_SCORES
 from .thresholds import patient_folds, threshold_for_rate
 
-SIZE_EDGES = (30, 100, 300, 1000, 3000)
+SIZE_EDGES = (30, 100, 300, 1000, 3000, 10000, 30000)
 CALIBRATION_RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 PACKAGES = ("monai", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pytorch-ignite", "nibabel")
 
@@ -73,13 +73,15 @@ def versions() -> dict[str, str]:
 def describe_data(evaluator: Evaluator, statistics: MethodStatistics) -> dict[str, Any]:
     """What was judged: numbers of subjects, slices and lesions, and the prevalence of lesion pixels."""
     ill = statistics.column("diseased") > 0
+    number = np.bincount(statistics.groups, minlength=len(statistics.regions))
+    judged = {p for p, n in zip(evaluator.patients, number, strict=True) if n}
     sick = {p for p, i in zip(evaluator.patients, _sick_subjects(statistics), strict=True) if i}
     inside = [statistics.histogram(*names).sum(axis=0) for names in (["lesion"], ["healthy_slices", "diseased_slices"])]
     outside = [statistics.histogram(name).sum(axis=0) for name in ("lesion_outside", "outside")]
     return {
         "subjects": len(evaluator.subjects),
         "patients": len(set(evaluator.patients)),
-        "healthy_patients": len(set(evaluator.patients) - sick),
+        "healthy_patients": len(judged - sick),
         "slices": len(ill),
         "diseased_slices": int(ill.sum()),
         "healthy_slices": int((~ill).sum()),
@@ -149,16 +151,25 @@ def calibration_curve(statistics: MethodStatistics, evaluator: Evaluator) -> dic
 
 
 def _lesion_size(runs: Mapping[str, Sequence[MethodStatistics]]) -> dict[str, Any]:
-    edges = SIZE_EDGES
-    between = [f"{low} to {high - 1}" for low, high in itertools.pairwise(edges)]
-    result: dict[str, Any] = {"unit": "voxels", "classes": [f"< {edges[0]}", *between, f">= {edges[-1]}"]}
+    """Share of lesions found at the calibrated threshold, in those classes of size that have any."""
+    between = [f"{low} to {high - 1}" for low, high in itertools.pairwise(SIZE_EDGES)]
+    names = [f"< {SIZE_EDGES[0]}", *between, f">= {SIZE_EDGES[-1]}"]
+    first = next(iter(runs.values()))[0]
+    sizes = np.concatenate([d.sizes for d in first.detections])
+    number = by_size(sizes, np.zeros(len(sizes), dtype=bool), SIZE_EDGES)["number"]
+    there = np.flatnonzero(number)
     sensitivity = {}
     for name, (statistics, *_) in runs.items():
-        sizes = np.concatenate([d.sizes for d in statistics.detections])
-        found = by_size(sizes, np.concatenate([d.hit[:, 0] for d in statistics.detections]), edges)
-        sensitivity[name] = [_json(value) for value in found["sensitivity"]]
-        result["lesions"] = [int(n) for n in found["number"]]
-    return {**result, "sensitivity": sensitivity}
+        hit = np.concatenate([d.hit[:, 0] for d in statistics.detections])
+        known = np.repeat(statistics.calibrated, [len(d.sizes) for d in statistics.detections])
+        found = by_size(sizes[known], hit[known], SIZE_EDGES)["sensitivity"]
+        sensitivity[name] = [_json(found[k]) for k in there]
+    return {
+        "unit": "voxels",
+        "classes": [names[k] for k in there],
+        "lesions": [int(number[k]) for k in there],
+        "sensitivity": sensitivity,
+    }
 
 
 def _thresholds(run: Run) -> dict[str, Any]:
@@ -175,13 +186,21 @@ def _score_histograms(statistics: MethodStatistics) -> dict[str, Any]:
     for column, title in SLICE_SCORES.items():
         values = statistics.column(column)
         if len(values) and np.isfinite(values).all():
-            edges = np.histogram_bin_edges(values, bins=30)
+            edges = _edges(values)
             result[title] = {
                 "edges": edges.tolist(),
                 "healthy": np.histogram(values[~ill], edges)[0].tolist(),
                 "diseased": np.histogram(values[ill], edges)[0].tolist(),
             }
     return result
+
+
+def _edges(values: np.ndarray, bins: int = 30) -> np.ndarray:
+    """Edges of bins over the range of ``values``; where that is nothing but rounding, over 1 around them."""
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1)
 
 
 def _json(value: Any) -> float | None:

@@ -76,8 +76,11 @@ def papers_rule(raw_map: np.ndarray) -> np.ndarray:
 
 
 def rate_thresholds(bins: Bins, negative: np.ndarray, rates: Sequence[float]) -> np.ndarray:
-    """Thresholds, descending, at which these shares of the lesion-free pixels are false positives; for FROC curves."""
+    """Thresholds, descending, at which these shares of the lesion-free pixels are false positives; for FROC curves.
+
+    Without lesion-free pixels no threshold has false positives: 0 then, which all of a map exceeds.
+    """
     if not np.any(negative):
-        return np.array([np.inf])
+        return np.array([0.0])
     values = {above(bins, int(quantile_index(negative, rate))) for rate in rates}
     return np.array(sorted(values, reverse=True))

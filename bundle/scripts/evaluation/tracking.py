@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai.utils import path_to_uri
+
 logger = logging.getLogger(__name__)
 
 FILES = ("report.html", "summary.json", "per_slice.csv", "per_subject.csv")
@@ -37,6 +39,8 @@ class MLflowTracking:
         import mlflow
 
         mlflow.set_tracking_uri(self.tracking_uri)
+        if mlflow.get_experiment_by_name(self.experiment_name) is None:
+            mlflow.create_experiment(self.experiment_name, artifact_location=artifact_location(self.tracking_uri))
         mlflow.set_experiment(self.experiment_name)
         with mlflow.start_run(run_name=self.run_name or summary["title"]):
             parameters = {**summary["settings"], "methods": list(summary["methods"]), **summary["data"]}
@@ -52,6 +56,14 @@ class MLflowTracking:
             for name in _existing(folder, FILES):
                 mlflow.log_artifact(str(folder / name))
         logger.info("tracked in %s, experiment %s", self.tracking_uri, self.experiment_name)
+
+
+def artifact_location(tracking_uri: str) -> str | None:
+    """Where files go: beside a local database, as MONAI's handler has it; elsewhere the server decides."""
+    prefix = "sqlite:///"
+    if not tracking_uri.startswith(prefix):
+        return None
+    return path_to_uri(Path(tracking_uri[len(prefix) :]).absolute().parent / "mlruns")
 
 
 def allowed(name: str) -> str:

@@ -65,7 +65,7 @@ def methods_of(summary: Mapping[str, Any]) -> list[Method]:
 
 def _method(name: str, entry: dict[str, Any]) -> Method:
     score = entry.get("score", "")
-    text = score if isinstance(score, str) else json.dumps(score, default=str, ensure_ascii=False)
+    text = score_text(score)
     seeds = entry.get("seeds")
     return Method(name, str(entry.get("title") or name), text, "" if seeds is None else str(seeds))
 
@@ -98,3 +98,13 @@ def by_group(metrics: list[Metric]) -> dict[str, list[Metric]]:
     for metric in metrics:
         groups.setdefault(metric.group, []).append(metric)
     return groups
+
+
+def score_text(score: Any) -> str:
+    """A score as one would write it: ``name(keyword=value, ...)``; nested scores likewise."""
+    if isinstance(score, Mapping) and "name" in score:
+        keywords = ", ".join(f"{key}={score_text(value)}" for key, value in score.items() if key != "name")
+        return f"{score['name']}({keywords})"
+    if isinstance(score, (list, tuple)):
+        return f"[{', '.join(score_text(value) for value in score)}]"
+    return score if isinstance(score, str) else json.dumps(score, default=str, ensure_ascii=False)

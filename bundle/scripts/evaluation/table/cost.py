@@ -40,4 +40,7 @@ def describe_costs(runs: Sequence[Run]) -> dict[str, Any]:
         "million_parameters": costs[0]["parameters"] / 1e6,
         "network_evaluations": math.nan if steps is None else steps,
     }
-    return {key: {**estimate(value, reason=REASON).as_dict(), "seed_sd": None} for key, value in values.items()}
+    return {
+        key: {**estimate(value, reason=REASON if math.isnan(value) else "").as_dict(), "seed_sd": None}
+        for key, value in values.items()
+    }

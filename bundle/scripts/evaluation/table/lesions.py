@@ -25,12 +25,12 @@ def froc_sensitivity(place: int | None) -> Compute:
 
 
 def at_calibrated(key: str) -> Compute:
-    """Of the free-response curve the point at the calibrated threshold."""
+    """Of the free-response curve the point at the calibrated threshold; volumes that have none are left out."""
 
     def compute(statistics: MethodStatistics, weights: np.ndarray) -> np.ndarray:
         if not statistics.detections:
             return np.full(len(weights), np.nan)
-        return np.asarray(froc(statistics.detections, weights)[key][..., 0])
+        return np.asarray(froc(statistics.detections, weights * np.array(statistics.calibrated))[key][..., 0])
 
     return compute
 

@@ -20,9 +20,10 @@ NO_BOTH = "lesion pixels and lesion-free ones are both needed"
 
 
 def occupied(statistics: MethodStatistics, weights: np.ndarray, *groups: Sequence[str]) -> list[np.ndarray]:
-    """Resampled histograms, each the sum of a group of names, (R, bins in use)."""
+    """Resampled histograms, each the sum of a group of names, (R, bins in use); one empty bin where none is."""
     sums = [statistics.histogram(*names) for names in groups]
     used = np.any([s.any(axis=0) for s in sums], axis=0)
+    used[0] |= not used.any()
     return [weights @ s[:, used] for s in sums]
 
 

@@ -13,7 +13,7 @@ from .metric import Compute, Metric, Select, diseased, healthy, mean_of
 
 RULES = {
     "calibrated": "calibrated threshold",
-    "deployed": "threshold of the calibration file",
+    "deployed": "threshold that inference used",
     "paper": "the paper's rule",
     "oracle": "best threshold (oracle)",
 }

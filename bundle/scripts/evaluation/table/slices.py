@@ -76,19 +76,23 @@ def slice_metrics() -> list[Metric]:
 
 
 def of_patients(column: str, function: Callable) -> Compute:
-    """A metric of one score a subject, the mean of its slices; a subject is diseased when any slice is."""
+    """A metric of one score a subject, the mean of its slices; a subject is diseased when any slice is.
+
+    Subjects of which no slice was processed have no score, and are left out.
+    """
 
     def compute(statistics: MethodStatistics, weights: np.ndarray) -> np.ndarray:
         values, ill = statistics.column(column), diseased(statistics)
         subjects = len(statistics.regions)
         if not np.isfinite(values).all() or not len(values):
             return np.full(len(weights), np.nan)
-        number = np.maximum(np.bincount(statistics.groups, minlength=subjects), 1)
-        scores = np.bincount(statistics.groups, values, subjects) / number
+        number = np.bincount(statistics.groups, minlength=subjects)
+        scores = np.bincount(statistics.groups, values, subjects) / np.maximum(number, 1)
         sick = np.bincount(statistics.groups, ill, subjects) > 0
-        order = np.unique(scores, return_inverse=True)[1]
+        # As float32, so that equal scores do not differ by what their sum was rounded.
+        order = np.unique(scores.astype(np.float32), return_inverse=True)[1]
         positive, negative = (np.zeros((len(weights), int(order.max()) + 1)) for _ in range(2))
-        for histogram, chosen in ((positive, sick), (negative, ~sick)):
+        for histogram, chosen in ((positive, sick), (negative, ~sick & (number > 0))):
             np.add.at(histogram.T, order[chosen], weights[:, chosen].T)
         defined = (positive.sum(axis=-1) > 0) & (negative.sum(axis=-1) > 0)
         return np.where(defined, function(positive, negative), np.nan)
