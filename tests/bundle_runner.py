@@ -34,6 +34,8 @@ TINY = {
     "picture_interval": 1,
     "progress": False,
     "noise_level": 6,
+    # Flip probabilities of an untrained denoiser lie about 0.5: some bits are masked, others are not.
+    "probability_threshold": 0.5,
     "num_inference_steps": 3,
     "discriminator_def": {
         "_target_": "PatchDiscriminator",

@@ -145,6 +145,7 @@ def test_overlay_holds_sizes_noise_and_weights(tmp_path):
             "beta_start": 0.0001,
             "beta_end": 0.02,
         },
+        "anomaly_map": {"_target_": "scripts.anomaly_map.squared_residual", "_mode_": "callable"},
     }
 
 

@@ -169,9 +169,9 @@ def test_file_that_is_no_image_is_named(study, tmp_path):
 
 def test_missing_foreign_map_and_folder(study, tmp_path):
     source = foreign(tmp_path, np.zeros((24, 20, 6), np.float32))
-    with pytest.raises(ValueError, match="maps_dir: no map of b in .*foreign"):
+    with pytest.raises(ValueError, match=r"maps_dir: no map of b in .*foreign"):
         source.read(subject_of(study, "b"))
-    with pytest.raises(FileNotFoundError, match="maps_dir: no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"maps_dir: no folder .*nowhere"):
         ForeignMaps(str(tmp_path / "nowhere"), LAYOUT)
 
 

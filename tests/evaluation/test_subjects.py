@@ -59,7 +59,7 @@ def test_images_larger_than_the_canvas_keep_their_own_pixels(study):
     body, subject = study.bodies["sLPS"], read(study, "sLPS", image_size=16, min_foreground=0)
     assert subject.image.shape == (2, *SHAPE)
     np.testing.assert_array_equal(subject.label, body.label)
-    assert 0 <= subject.image.min() and subject.image.max() <= 1
+    assert subject.image.min() >= 0 and subject.image.max() <= 1
 
 
 def test_a_single_slice_lies_at_height_0(tmp_path):

@@ -18,6 +18,9 @@ from scripts.results import read_rows
 
 SUBJECTS = ["Doe_Jane", "Roe_Richard", "Poe_Edgar"]
 CONFIG = "configs/inference.json"
+SQUARED = {"_target_": "scripts.anomaly_map.squared_residual", "_mode_": "callable", "weights": [1.0, 1.0, 1.0]}
+"""In numbers the squared residual of ``scores.json``, by its keywords another score, so that it is computed anew."""
+
 FEW = {"bootstrap_resamples": 20, "panels": 1}
 
 
@@ -44,7 +47,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     affine = np.array([[0, 1.5, 0, 1], [0, 0, -4, 2], [1.5, 0, 0, 3], [0, 0, 0, 1]], dtype=np.float64)
     write_subject(data, SUBJECTS[1], 2, lesion_slices=(5,), shape=(40, 44, 40), affine=affine)
     write_subject(data, SUBJECTS[2], 3, lesion_slices=())
-    overlay, model = make_model(folder, [])
+    overlay, model = make_model(folder, [], anomaly_map=SQUARED)
     return {"folder": folder, "data": data, "overlay": overlay, "model": model, "out": folder / "out"}
 
 
@@ -184,7 +187,13 @@ def test_results_are_judged_again_without_inference(work, calibrated, evaluated)
     for key in ("ap_foreground", "aupro_foreground", "paper_dice", "dice_slice_oracle", "froc_4"):
         assert table["same maps"][key] == table["masked"][key], key
         assert summary["differences"]["same maps"][key].get("value", 0) == 0
-    assert table["unmasked"]["ap_foreground"]["value"] != table["masked"]["ap_foreground"]["value"]
+    # The score of stored reconstructions is what inference stored.
+    for key in ("ap_foreground", "aupro_foreground", "dice_slice_calibrated", "slice_auroc_map_mean", "paper_auprc"):
+        again = table["masked, squared residual"][key]["value"]
+        assert again == pytest.approx(table["masked"][key]["value"], rel=0.02), key
+    for name in ("unmasked", "autoencoder residual", "masked, absolute residual", "bright sequence"):
+        assert table[name]["ap_foreground"]["value"] != table["masked"]["ap_foreground"]["value"], name
+    assert table["masked"]["ap_foreground"]["value"] != summary["data"]["prevalence_foreground"]
     assert table["autoencoder residual"]["network_evaluations"]["value"] == 1
     assert not (work["folder"] / "evaluation" / "pseudonyms.csv").exists()
     assert SUBJECTS[0] in (work["folder"] / "evaluation" / "per_slice.csv").read_text()

@@ -76,7 +76,6 @@ def test_workflow_equals_the_inferer(tmp_path, model):
     np.testing.assert_allclose(processed["anomaly_map"][0].numpy(), result(tmp_path, "S", "anomaly"), atol=1e-5)
     np.testing.assert_allclose(processed["pred"].affine.numpy(), AFFINE)
     np.testing.assert_allclose(processed["mask_density"][0].numpy(), result(tmp_path, "S", "mask_density"), atol=1e-5)
-    # The networks' images are padded, and their masks' shares are means over all of that.
     assert 0 < result(tmp_path, "S", "mask_density").mean() < 1
     assert nib.load(tmp_path / "out" / "S" / "S_mask_density.nii.gz").affine == pytest.approx(AFFINE)
 

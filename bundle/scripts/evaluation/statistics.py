@@ -1,6 +1,6 @@
 """What is kept of one method's maps of all subjects: histograms, a row a slice, lesions found. Never the maps.
 
-Memory grows with the number of subjects by half a megabyte each (six histograms), whatever the size of the images.
+Memory grows with the number of subjects by the six histograms and the rows of each, whatever the size of the images.
 """
 
 from __future__ import annotations
