@@ -142,11 +142,11 @@ def test_results_are_judged_again_without_inference(work, calibrated, evaluated)
     """With other methods beside it: two made with overlays, other scores, and foreign maps in another orientation."""
     shared = {"calibration_file": calibrated, "anomaly_threshold": 0.5}
     unmasked, residual = work["folder"] / "unmasked", work["folder"] / "residual"
-    run(work, "inference", ["unmasked"], unmasked, **shared)
-    # A file named later wins, and the tiny overlay sets the noise level itself.
-    files = [CONFIG, work["overlay"], "configs/autoencoder_residual.json"]
-    given = {"dataset_dir": work["data"], "weights": work["model"], "output_dir": residual, **shared}
-    check_run(run_bundle("inference", files, **given))
+    # A file named later wins, and the tiny overlay sets the noise level and P itself.
+    for name, folder in (("unmasked", unmasked), ("autoencoder_residual", residual)):
+        files = [CONFIG, work["overlay"], f"configs/{name}.json"]
+        given = {"dataset_dir": work["data"], "weights": work["model"], "output_dir": folder, **shared}
+        check_run(run_bundle("inference", files, **given))
     assert json.loads((residual / "settings.json").read_text())["noise_level"] == 1
     rows = {name: read_rows(folder / "scores.csv") for name, folder in (("unmasked", unmasked), ("residual", residual))}
     # P = 0 masks whatever is not certain, P = 1 nothing.
