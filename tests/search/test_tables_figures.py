@@ -181,6 +181,8 @@ def test_note_names_the_subjects(tmp_path: Path):
     path.write_text(json.dumps(record))
     (note,) = searched_note(str(path))
     assert "L8_P0.5_S6" in note and "average precision on 2 subjects: A, B." in note and "optimistic" in note
+    (anonymous,) = searched_note(str(path), names=False)
+    assert "on 2 subjects. " in anonymous and "A, B" not in anonymous
     assert searched_note(None) == []
     with pytest.raises(FileNotFoundError, match=r"no file '/nowhere/winner.json'"):
         searched_note("/nowhere/winner.json")

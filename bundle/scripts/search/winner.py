@@ -28,14 +28,15 @@ def winner_record(summary: SettingSummary, metric: str, subjects: Sequence[str],
     }
 
 
-def searched_note(path: str | None) -> list[str]:
+def searched_note(path: str | None, names: bool = True) -> list[str]:
     """The warning that an evaluation of searched settings begins with.
 
     Args:
         path: ``winner.json`` of the search; ``None`` when nothing was searched.
+        names: name the subjects; a report that is passed on says only how many.
 
     Returns:
-        one sentence with the subjects that were searched on; none for ``None``.
+        one sentence with the subjects (or their number) that were searched on; none for ``None``.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -51,9 +52,10 @@ def searched_note(path: str | None) -> list[str]:
         subjects = [str(subject) for subject in winner["subjects"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"winner of a search: {path!r} is no winner.json of a search ({error!r}).") from error
+    listed = f": {', '.join(subjects)}" if names else ""
     return [
-        f"The setting {name} was chosen by {metric.replace('_', ' ')} on {count_text(len(subjects))}: "
-        f"{', '.join(subjects)}. Results on them are optimistic."
+        f"The setting {name} was chosen by {metric.replace('_', ' ')} on {count_text(len(subjects))}{listed}. "
+        "Results on them are optimistic."
     ]
 
 
