@@ -190,9 +190,9 @@ def test_deployed_threshold_is_the_one_that_fits(study, tmp_path):
         evaluator = study.get("judge", ours, comparisons=comparisons, calibration_file=file, image_scores={})
         return {name: runs[0].deployed for name, runs in evaluator.runs.items()}
 
-    # Of other settings: the one that inference was given. Another score than inference's own has none.
+    # What inference used comes first, whatever a file says.
     with_file, without = deployed(path), deployed(str(tmp_path / "none.json"))
-    assert with_file == pytest.approx({"masked": 0.21, "calibrating": 0.21, "changed": 0.35}, nan_ok=True)
+    assert with_file == pytest.approx({"masked": 0.35, "calibrating": 0.21, "changed": 0.35}, nan_ok=True)
     # A calibration's own inference segments with 0, which nobody chose.
     assert without == pytest.approx({"masked": 0.35, "calibrating": np.nan, "changed": 0.35}, nan_ok=True)
 

@@ -75,6 +75,7 @@ class Run:
         deployed: threshold of its own calibration file, NaN without one.
         calibrated: threshold of each subject, from healthy slices of other patients.
         oracle: best threshold of all.
+        curve: thresholds of the free-response curve.
     """
 
     source: MapSource
@@ -82,23 +83,26 @@ class Run:
     deployed: float = float("nan")
     calibrated: np.ndarray | None = None
     oracle: float = float("nan")
+    curve: np.ndarray | None = None
 
 
 def deployed_threshold(source: MapSource, calibration_file: str | None) -> float:
-    """Threshold that inference segments with: that of the calibration file where it fits, else the one it was given.
+    """Threshold that inference used; after a calibration's own inference, which uses none, the file's where it fits.
 
     NaN where maps come from another score than inference's own, or nobody set a threshold.
     """
     settings = source.settings
     if settings.get("score") != source.score:
         return float("nan")
+    # Calibration itself runs inference with a threshold of 0.
+    if settings.get("anomaly_threshold"):
+        return float(settings["anomaly_threshold"])
     if calibration_file is not None:
         try:
             return read_threshold(calibration_file, settings)
         except (ValueError, FileNotFoundError) as error:
             logger.debug("no calibrated threshold: %s", error)
-    # Calibration itself runs inference with a threshold of 0.
-    return float(settings.get("anomaly_threshold") or "nan")
+    return float("nan")
 
 
 class Evaluator:
@@ -207,6 +211,7 @@ class Evaluator:
         negative = statistics.histogram("healthy_slices", "diseased_slices").sum(axis=0)
         index = int(best_dice(positive, negative)[1])
         run.oracle = above(bins, index) if index >= 0 else float("nan")
+        run.curve = rate_thresholds(bins, negative, FROC_RATES)
 
     def rules(self, run: Run, index: int, maps: SubjectMaps) -> dict[str, np.ndarray]:
         """Thresholds of every rule for the slices of one subject, (n,) each."""
@@ -224,8 +229,6 @@ class Evaluator:
             rules = self.rules(run, index, maps)
             for rule, thresholds in rules.items():
                 statistics.add_overlaps(index, processed, subject.label, rule, thresholds, self.protocol.drop)
-            negative = statistics.histogram("healthy_slices", "diseased_slices").sum(axis=0)
-            curve = rate_thresholds(self.protocol.bins, negative, FROC_RATES)
-            assert run.calibrated is not None
+            assert run.calibrated is not None and run.curve is not None
             minimum = max(self.protocol.min_component_voxels, self.protocol.min_component_size)
-            statistics.add_detections(processed, subject.label, float(run.calibrated[index]), curve, minimum)
+            statistics.add_detections(processed, subject.label, float(run.calibrated[index]), run.curve, minimum)

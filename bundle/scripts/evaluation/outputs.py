@@ -93,7 +93,7 @@ def slice_rows(evaluator: Evaluator, codes: Mapping[str, str]) -> list[dict[str,
                 kept = {k: v for k, v in row.items() if k != "index"}
                 own = {"method": name, "run": number, **kept, "subject": codes.get(row["subject"], row["subject"])}
                 rows.append({k: "" if _missing(v) else v for k, v in own.items()})
-    return rows
+    return _by_code(rows) if codes else rows
 
 
 def subject_rows(evaluator: Evaluator, codes: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -114,7 +114,13 @@ def subject_rows(evaluator: Evaluator, codes: Mapping[str, str]) -> list[dict[st
                     "lesions": len(run.statistics.detections[index].sizes),
                 }
                 rows.append({**row, **_subject_overlaps(members)})
-    return rows
+    return _by_code(rows) if codes else rows
+
+
+def _by_code(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in the order of the codes: that of the data list would tell the names again."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    return sorted(rows, key=lambda row: (methods.index(row["method"]), row["run"], row["subject"]))
 
 
 def _subject_overlaps(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
