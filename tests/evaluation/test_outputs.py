@@ -133,6 +133,10 @@ def test_pseudonyms_hide_every_name_and_stay(tmp_path):
     assert (
         per_slice == {row["subject"] for row in read_rows(folder / "per_subject.csv")} == codes - {key["missing_one"]}
     )
+    # The order of the data list would tell the names again.
+    for file in ("per_slice.csv", "per_subject.csv"):
+        listed = [row["subject"] for row in read_rows(folder / file) if row["method"] == "masked"]
+        assert listed == sorted(listed), file
     report = (folder / "report.html").read_text()
     assert any(f"{code}, slice" in report for code in codes)
 
