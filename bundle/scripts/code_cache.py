@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
+import ignite.distributed as idist
 import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -21,7 +23,8 @@ class CodeDataset(Dataset):
     """Code probabilities of a slice data set, in several augmented variants.
 
     The code is drawn from the probability anew each time, so that caching takes nothing from the randomness but
-    the augmentation, which repeats after ``variants`` epochs.
+    the augmentation, which repeats after ``variants`` epochs. Several processes share the encoding, batch by batch, and
+    all keep all codes.
 
     Args:
         dataset: the slices; variant v is its epoch v.
@@ -44,16 +47,19 @@ class CodeDataset(Dataset):
         if variants < 1:
             raise ValueError(f"variants must be at least 1, got {variants}.")
         self.count, self.variants, self.epoch = len(dataset), variants, 0
-        device = next(autoencoder.parameters()).device
-        pieces = []
+        device, processes = next(autoencoder.parameters()).device, idist.get_world_size()
+        pieces: list[torch.Tensor] = []
         for variant in tqdm(range(variants), desc="encoding", unit="variant", disable=not progress):
             dataset.set_epoch(variant)
             for start in range(0, self.count, batch_size):
-                items = [dataset[i]["image"] for i in range(start, min(start + batch_size, self.count))]
-                with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-                    probability = autoencoder.eval().encode(torch.stack(items).to(device))
-                pieces.append((probability * LEVELS).round().to(torch.uint8).cpu())
-        self.probabilities = torch.cat(pieces)
+                piece = torch.empty(0)
+                if len(pieces) % processes == idist.get_rank():
+                    items = [dataset[i]["image"] for i in range(start, min(start + batch_size, self.count))]
+                    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+                        probability = autoencoder.eval().encode(torch.stack(items).to(device))
+                    piece = (probability * LEVELS).round().to(torch.uint8).cpu()
+                pieces.append(piece)
+        self.probabilities = torch.cat(_from_their_makers(pieces))
         logger.info("%d codes of %d slices, %.0f MB", *self._size())
 
     def _size(self) -> tuple[int, int, float]:
@@ -72,3 +78,16 @@ class CodeDataset(Dataset):
         draw, index = divmod(index, self.count)
         variant = (self.epoch + index + draw) % self.variants
         return {"probability": self.probabilities[variant * self.count + index].float() / LEVELS}
+
+
+def _from_their_makers(pieces: list[torch.Tensor]) -> list[torch.Tensor]:
+    """All pieces, of which process i made each i-th of n, n being the number of processes."""
+    processes = idist.get_world_size()
+    if processes == 1:
+        return pieces
+    all_pieces: list[torch.Tensor] = []
+    for number, piece in enumerate(pieces):
+        # Memory is sent as it lies, whatever the strides; the size goes with it.
+        received: Any = idist.broadcast(piece.contiguous(), src=number % processes, safe_mode=True)
+        all_pieces.append(received.cpu())
+    return all_pieces

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 class HistoryHandler:
     """Write ``history.csv``, a row an epoch: means of the training losses and the validation metrics.
 
+    Of several processes the first writes, the means are those of all.
     After a resumed start the rows of epochs that are repeated are dropped. ``history.png`` shows the columns.
 
     Args:
@@ -64,13 +66,15 @@ class HistoryHandler:
 
     def write(self, engine: Engine) -> None:
         """Write the epoch's row and the picture."""
-        means = {name: total / max(1, self._iterations) for name, total in self._sums.items()}
+        means = {name: _mean_of_processes(total / max(1, self._iterations)) for name, total in self._sums.items()}
         # Validation may run every few epochs only; its old results belong to the epoch they were made in.
         validated = self.evaluator.state.epoch == engine.state.epoch
         metrics = {f"val_{k}": float(v) for k, v in self.evaluator.state.metrics.items()} if validated else {}
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **means, **metrics}
         self._sums.clear()
         self._iterations = 0
+        if idist.get_rank() > 0:
+            return
         self.rows.append(row)
         logger.info(", ".join(f"{k} {v:.5g}" for k, v in row.items()))
         columns = list(dict.fromkeys(k for r in self.rows for k in r))
@@ -88,3 +92,8 @@ class HistoryHandler:
             axis.set(title=name, xlabel="epoch")
         with atomic_path(self.folder / "history.png") as path:
             figure.savefig(path, format="png", dpi=80)
+
+
+def _mean_of_processes(value: float) -> float:
+    reduced: Any = idist.all_reduce(value)
+    return float(reduced / idist.get_world_size())
