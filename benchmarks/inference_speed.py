@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from machine import ceilings, peak_memory, reset_peak_memory, synchronise
-from models import build_network, make_slices
+from models import FORMATS, build_network, make_slices
 from plain_loop import plain_inference
 
 from scripts.anomaly_map import squared_residual
@@ -28,6 +28,8 @@ from scripts.inferers import MaskedBernoulliInferer
 from scripts.schedulers import BernoulliScheduler
 
 logger = logging.getLogger("inference_speed")
+DEFAULT_FORMAT = "channels_last" if torch.cuda.is_available() else "contiguous"
+"""As in ``configs/inference.json``."""
 
 
 def timed(function: Callable[[], object], device: torch.device) -> tuple[float, object]:
@@ -135,7 +137,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     device = torch.device(arguments.device)
     plain_network = build_network(arguments.paper, device)
     images = make_slices(arguments.paper, arguments.slices, plain_network.autoencoder.in_channels).to(device)
-    network = copy.deepcopy(plain_network).to(memory_format=torch.channels_last)
+    network = copy.deepcopy(plain_network).to(memory_format=FORMATS[arguments.memory_format])
     level, threshold, steps = arguments.noise_level, arguments.probability_threshold, arguments.steps
     count = min(arguments.plain_slices, len(images))
 
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--plain_slices", type=int, default=2, help="slices that the plain loop is timed on")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--compile_modes", nargs="+", default=["none"], help="none, or modes of torch.compile")
+    parser.add_argument("--memory_format", choices=FORMATS, default=DEFAULT_FORMAT)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--noise_level", type=int, default=200)
     parser.add_argument("--probability_threshold", type=float, default=0.5)
@@ -170,7 +173,15 @@ def main() -> None:
     limits = ceilings(device)
     logger.info("%s: %.0f GFLOP/s in bfloat16, %.0f GB/s copied", *limits.values())
     result = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
-    result.update({"paper_size": arguments.paper, "slices": arguments.slices, "machine": limits, **measure(arguments)})
+    result.update(
+        {
+            "paper_size": arguments.paper,
+            "slices": arguments.slices,
+            "memory_format": arguments.memory_format,
+            "machine": limits,
+            **measure(arguments),
+        }
+    )
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
 
 

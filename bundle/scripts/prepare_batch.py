@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from monai.engines import PrepareBatch
 
+from .code_cache import LEVELS
 from .networks import BinarizingAutoencoder
 from .noise import uniform
 from .schedulers import BernoulliScheduler
@@ -67,13 +68,16 @@ class BernoulliPrepareBatch(PrepareBatch):
     ) -> tuple[torch.Tensor, torch.Tensor, tuple, dict]:
         """Noisy codes z_t (B, C, h, w), targets z_t XOR z_0, and the network's ``timesteps`` (B,).
 
-        Batches hold ``image``, or ``probability`` where the codes are cached.
+        Batches hold ``image``, or ``probability``, as numbers or bytes (of which 255 is 1), where the codes are cached.
 
         Randomness is torch's own, which the training seeds anew in every epoch.
         """
         key = "probability" if "probability" in batchdata else "image"
         values = batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
         probability = values if key == "probability" else self._encode(values)
+        if probability.dtype == torch.uint8:
+            # Turned into numbers only here, so that a quarter of the bytes travels.
+            probability = probability.float() / LEVELS
         code = self.autoencoder.quantize(probability, self.generator)
         timesteps = self._timesteps(len(code), code.device)
         noisy = self.scheduler.add_noise(code, uniform(code.shape, self.generator, code.device), timesteps)

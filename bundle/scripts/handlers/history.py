@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
@@ -31,7 +32,7 @@ class HistoryHandler:
     def __init__(self, output_dir: str, evaluator: Engine) -> None:
         self.folder, self.evaluator = Path(output_dir), evaluator
         self.rows: list[dict[str, Any]] = []
-        self._sums: dict[str, float] = defaultdict(float)
+        self._sums: dict[str, Any] = defaultdict(float)
         self._iterations = 0
         self._started = False
 
@@ -60,13 +61,18 @@ class HistoryHandler:
         output: Any = engine.state.output
         output = output[0] if isinstance(output, list) else output
         for name, value in output.items():
-            if isinstance(value, (int, float)) or getattr(value, "numel", lambda: 0)() == 1:
-                self._sums[str(name)] += float(value)
+            if isinstance(value, torch.Tensor) and value.numel() == 1:
+                # Left on its device: to read it would make the host wait in every iteration.
+                self._sums[str(name)] += value.detach().double().sum()
+            elif isinstance(value, (int, float)):
+                self._sums[str(name)] += value
         self._iterations += 1
 
     def write(self, engine: Engine) -> None:
         """Write the epoch's row and the picture."""
-        means = {name: _mean_of_processes(total / max(1, self._iterations)) for name, total in self._sums.items()}
+        means = {
+            name: _mean_of_processes(float(total) / max(1, self._iterations)) for name, total in self._sums.items()
+        }
         # Validation may run every few epochs only; its old results belong to the epoch they were made in.
         validated = self.evaluator.state.epoch == engine.state.epoch
         metrics = {f"val_{k}": float(v) for k, v in self.evaluator.state.metrics.items()} if validated else {}
