@@ -22,8 +22,11 @@ LARGEST = 25_000_000
 
 METADATA = json.loads((CONFIGS / "metadata.json").read_text())
 
-TEXT_KEYS = """schema version monai_version pytorch_version numpy_version name task description authors copyright license
-    data_source data_type image_classes label_classes pred_classes intended_use""".split()
+TEXT_KEYS = [
+    *("schema", "version", "monai_version", "pytorch_version", "numpy_version", "name", "task", "description"),
+    *("authors", "copyright", "license", "data_source", "data_type", "image_classes", "label_classes", "pred_classes"),
+    "intended_use",
+]
 
 TENSOR_KEYS = {
     "type": str,
@@ -139,7 +142,8 @@ def test_the_network_takes_and_gives_what_metadata_says(root: str, tmp_path: Pat
 
 
 def test_why_there_is_no_torchscript():
-    network = ConfigParser(ConfigParser.load_config_file(str(CONFIGS / "inference.json"))).get_parsed_content("denoiser")
+    config = ConfigParser(ConfigParser.load_config_file(str(CONFIGS / "inference.json")))
+    network = config.get_parsed_content("denoiser")
     with pytest.raises(RuntimeError, match="cannot statically infer the expected size of a list") as error:
         torch.jit.script(network)
     assert "spatialattention.py" in str(error.value)

@@ -5,8 +5,8 @@ Run in the bundle's folder::
     python -m scripts.make_zip --output ../output/bundle.zip
 
 The zip holds one folder, named after the model, with the configurations, code, weights, sample, documents and licences,
-and a ``requirements.txt`` made from the metadata. Results, caches, hidden and half written files stay out. The same files give the same bytes, whatever their dates and
-permissions are, as long as the zlib library is the same.
+and a ``requirements.txt`` made from the metadata. Results, caches, hidden and half written files stay out. The same
+files give the same bytes, whatever their dates and permissions are, as long as the zlib library is the same.
 """
 
 from __future__ import annotations
