@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bundle_runner import BUNDLE, ROOT, bundle_command, environment
 
-PATIENCE = 300
-"""Seconds until a run counts as hanging; it takes about fifteen."""
+PATIENCE = 900
+"""Seconds until a run counts as hanging; it takes about fifteen, unless the machine is shared."""
 
 
 def torchrun(

@@ -99,7 +99,7 @@ def test_training_moved(alone):
     network, average = tensors(last["network"]), tensors(last["ema"])
     moved = torch.cat([(network[key] - average[key]).abs().flatten() for key in network])
     # The average follows slowly, so it is where the network began.
-    assert moved.median() > 2 * STEP
+    assert moved.median() > STEP
     assert tensors(last["discriminator"])["/0.adn.N.num_batches_tracked"] == 18
 
 
