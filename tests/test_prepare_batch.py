@@ -25,7 +25,7 @@ class Threshold(torch.nn.Module):
         return (image > 0.5).float() + self.weight
 
     @staticmethod
-    def quantize(probability: torch.Tensor, generator=None) -> torch.Tensor:
+    def quantize(probability: torch.Tensor, generator: None = None) -> torch.Tensor:
         return (torch.rand_like(probability) < probability).to(probability.dtype)
 
 
