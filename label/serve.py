@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import functools
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -122,12 +123,19 @@ def guarded(infer: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def reason(error: BaseException) -> str:
-    """The first cause of a chain of errors: MONAI's parser and transforms wrap them."""
+def reason(error: BaseException) -> tuple[int, str]:
+    """HTTP status and message of an error: those of its first cause, since MONAI's parser and transforms wrap it.
+
+    What a request can cause, a wrong setting or a wrong image, is 400; the rest is 500.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, json.JSONDecodeError):
+        return 400, f"params: not JSON ({error})."
+    if isinstance(error, ValueError):
+        return 400, str(error)
     message = getattr(error, "msg", None) or str(error)
-    return message if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {message}"
+    return 500, message if isinstance(error, OSError) else f"{type(error).__name__}: {message}"
 
 
 def answer_errors(app: Any) -> None:
@@ -137,12 +145,12 @@ def answer_errors(app: Any) -> None:
 
     async def answer(request: Any, error: Exception) -> JSONResponse:
         logger.error("%s failed", request.url.path, exc_info=error)
-        return JSONResponse({"detail": reason(error)}, status_code=500)
+        status, message = reason(error)
+        return JSONResponse({"detail": message}, status)
 
     # Not for Exception itself: that handler would sit outside the one that lets browsers read the answer.
-    for kind in (ValueError, OSError, RuntimeError, ArithmeticError, LookupError, AttributeError, TypeError):
+    for kind in (ValueError, OSError, RuntimeError, LookupError, AttributeError, TypeError, MONAILabelException):
         app.add_exception_handler(kind, answer)
-    app.add_exception_handler(MONAILabelException, answer)
 
 
 def main() -> None:
@@ -164,7 +172,16 @@ def main() -> None:
     command = ["start_server", "--app", str(options.app), "--studies", options.studies]
     command += ["--host", options.host, "--port", str(options.port)]
     sys.argv[1:] = command + [word for pair in settings.items() for word in ("--conf", *pair)]
-    Main().run()
+    status = 0
+    try:
+        Main().run()
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    logging.shutdown()
+    # A timer of the server's would keep the process for another half minute.
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from .files import writable_folder
@@ -45,23 +46,25 @@ def optional_number(value: Any) -> Any:
 
 
 class CheckRequestd(Transform):
-    """Refuse a request for other weights than the configured ones; drop its ``label``, which inference has no use for.
+    """Refuse a request for an unknown image or for other weights; drop its ``label``, which inference has no use for.
 
-    The server offers every ``*.pt`` in ``models/``, and takes the one with the shortest name if nobody chooses; the
-    calibrated threshold belongs to one of them.
+    The server makes an empty path of an image that it does not know. It offers every ``*.pt`` in ``models/``, and takes
+    the one with the shortest name if nobody chooses; the calibrated threshold belongs to one of them.
 
     Args:
         weights: the configured file of weights.
 
     Raises (when called):
-        ValueError: naming the file that would be loaded and the configured one.
+        ValueError: when there is no image, or naming the weights that would be loaded and the configured ones.
     """
 
     def __init__(self, weights: str) -> None:
         self.weights = Path(weights)
 
     def __call__(self, data: Mapping) -> dict:
-        """Check ``model_filename``, where there is one."""
+        """Check ``image`` and, where there is one, ``model_filename``."""
+        if isinstance(data["image"], str) and not data["image"]:
+            raise ValueError("image: the server's folder has no image of that name.")
         names = data.get("model_filename") or [self.weights.name]
         name = names if isinstance(names, str) else names[0]
         # What does not exist is ignored by the server, which then takes its default.
@@ -136,12 +139,12 @@ def summarise(slices: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def save_map(anomaly_map: torch.Tensor, image: Any, image_path: Path) -> dict[str, str]:
+def save_map(anomaly_map: torch.Tensor, image: MetaTensor, image_path: Path) -> dict[str, str]:
     """Save a map (1, W, H, D) as float32 NIfTI in the image's space.
 
-    An image of a server's folder gets it as ``labels/anomaly_map/NAME.nii.gz`` there; any other, which the server
-    received with the request, as ``NAME_anomaly.nii.gz`` in the system's folder for temporary files, where the server
-    puts its label too.
+    An image of a server's folder gets it as ``labels/anomaly_map/NAME.nii.gz`` there, in place of the one before; any
+    other, which came with the request, as a new file in the system's folder for temporary files, where the server puts
+    the label too.
 
     Returns:
         ``path``, and of the first kind ``image`` and ``tag``.
@@ -151,12 +154,15 @@ def save_map(anomaly_map: torch.Tensor, image: Any, image_path: Path) -> dict[st
     """
     name = image_path.name.removesuffix(".gz")
     name = name.removesuffix(Path(name).suffix)
-    known = (image_path.parent / DATASTORE_FILE).is_file()
-    folder = image_path.parent / "labels" / MAP_TAG if known else Path(tempfile.gettempdir())
-    path = folder / (f"{name}.nii.gz" if known else f"{name}_anomaly.nii.gz")
-    # Whole or not there: written beside its place first.
-    with tempfile.TemporaryDirectory(dir=writable_folder(folder, MAP_TAG), prefix=".") as temporary:
-        array, affine = to_array(anomaly_map)[0], np.asarray(image.affine, dtype=np.float64)
-        save_nifti(array, affine, Path(temporary) / path.name, space_code(image))
-        os.replace(Path(temporary) / path.name, path)
-    return {"path": str(path), **({"image": name, "tag": MAP_TAG} if known else {})}
+    array, affine, code = to_array(anomaly_map)[0], np.asarray(image.affine, dtype=np.float64), space_code(image)
+    if not (image_path.parent / DATASTORE_FILE).is_file():
+        handle, path = tempfile.mkstemp(prefix=f"{name}_{MAP_TAG}_", suffix=".nii.gz")
+        os.close(handle)
+        save_nifti(array, affine, Path(path), code)
+        return {"path": path}
+    target = writable_folder(image_path.parent / "labels" / MAP_TAG, MAP_TAG) / f"{name}.nii.gz"
+    # Whole or not there: written in a folder beside its place first.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
+        save_nifti(array, affine, Path(temporary) / target.name, code)
+        os.replace(Path(temporary) / target.name, target)
+    return {"path": str(target), "image": name, "tag": MAP_TAG}
