@@ -23,7 +23,8 @@ def read_configs(*names: str, **changes: object) -> ConfigParser:
 
 def build_network(paper: bool, device: torch.device) -> torch.nn.Module:
     """The shipped model, or one of the paper's size with random weights, in torch's own memory format."""
-    network = read_configs("inference", *(["brats2020"] if paper else [])).get_parsed_content("network_def")
+    configs = ["inference", *(["brats2020"] if paper else [])]
+    network = read_configs(*configs, channels_last=False).get_parsed_content("network_def")
     if not paper:
         load_weights(network, str(BUNDLE / "models" / "model.pt"))
     else:

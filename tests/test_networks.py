@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from monai.networks.nets import DiffusionModelUNet
@@ -189,3 +191,13 @@ def test_load_state_dict_refuses_one_network_alone():
     network = small_network()
     with pytest.raises(RuntimeError, match=r"keys missing.*foreign keys"):
         network.load_state_dict(network.autoencoder.state_dict(), strict=False)
+
+
+def test_channels_last_stays_when_weights_are_loaded():
+    plain = small_network()
+    network = BinaryLatentDiffusion(small_network().autoencoder, small_network().denoiser, channels_last=True)
+    network.load_state_dict({key: value + 1 for key, value in plain.state_dict().items()})
+    for copied in (network, copy.deepcopy(network)):
+        weights = [weight for weight in copied.parameters() if weight.ndim == 4]
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert not all(weight.is_contiguous(memory_format=torch.channels_last) for weight in plain.parameters())

@@ -108,12 +108,18 @@ class BinaryLatentDiffusion(nn.Module):
     Args:
         autoencoder: the binarising autoencoder.
         denoiser: U-Net that maps a noisy code (B, C, h, w) and timesteps (B,) to flip logits of the code's shape.
+        channels_last: keep the weights of both in this memory format. Convolutions round otherwise with it, so it is
+            set here, where whoever builds the module for inference gets the same bits.
     """
 
-    def __init__(self, autoencoder: BinarizingAutoencoder, denoiser: DiffusionModelUNet) -> None:
+    def __init__(
+        self, autoencoder: BinarizingAutoencoder, denoiser: DiffusionModelUNet, channels_last: bool = False
+    ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.denoiser = denoiser
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Mean over channels of |x - D(y > 1/2)|, (B, 1, H, W): the autoencoder alone, without diffusion.

@@ -225,6 +225,18 @@ def test_meta_tensor_in_meta_tensor_out():
     torch.testing.assert_close(maps.as_tensor(), inferer()(volume.as_tensor(), network))
 
 
+def test_meta_data_of_the_map_hold_the_mask_share():
+    volumes = MetaTensor(torch.stack([random_volume(3), random_volume(3, seed=1)]), meta={"filename_or_obj": "two"})
+    network, own = tiny_network(), inferer(slice_selector=SliceSelector(slice_range=[1, 3]))
+    maps = own(volumes, network)
+    expected = torch.stack([result["mask_share"] for result in own.run_volumes(volumes, network)])
+    torch.testing.assert_close(maps.meta["mask_share"], expected, equal_nan=True)
+    assert expected[:, 0].isnan().all() and len(expected[:, 1:].unique()) == 4
+    assert "mask_share" not in volumes.meta
+    # As a server takes the only item of its batch, and as a data loader takes the batch apart.
+    torch.testing.assert_close(own(volumes[:1], network)[0].meta["mask_share"], expected[:1], equal_nan=True)
+
+
 def test_applied_operations_survive_to_be_inverted():
     pad = SpatialPad((16, 16, 3))
     items = [pad(MetaTensor(random_volume(3, seed)[:, 2:13, :12])) for seed in (0, 1)]

@@ -24,6 +24,9 @@ from .inference_mode import InferenceMode
 from .masked_output import MaskedDenoisingOutput
 from .reverse_steps import masked_reverse_steps
 
+MASK_SHARE = "mask_share"
+"""Key of the mask share in the meta data of a map."""
+
 QUANTIZE_STEP = -1
 """Step of the draw z ~ B(y). Every other draw carries the time (0..L) of the code it makes."""
 
@@ -88,10 +91,15 @@ class MaskedBernoulliInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Anomaly map of slices (B, c, H, W) or volumes (B, c, W, H, D): one channel, float32, ``inputs``' meta data.
 
+        Where those have meta data, the map's also hold ``mask_share``, (B, D), NaN for slices that were not processed.
         A slice given by itself counts as slice 0 of its volume.
         """
-        maps = torch.stack([result["anomaly_map"] for result in self.run_volumes(inputs, network)])
-        return convert_to_dst_type(maps.reshape(len(inputs), 1, *inputs.shape[2:]), inputs, dtype=torch.float32)[0]
+        results = self.run_volumes(inputs, network)
+        maps = torch.stack([result["anomaly_map"] for result in results]).reshape(len(inputs), 1, *inputs.shape[2:])
+        output = convert_to_dst_type(maps, inputs, dtype=torch.float32)[0]
+        if isinstance(output, MetaTensor):
+            output.meta = {**output.meta, MASK_SHARE: torch.stack([result["mask_share"] for result in results])}
+        return output
 
     def run_volume(self, volume: torch.Tensor, network: BinaryLatentDiffusion) -> dict[str, torch.Tensor]:
         """Everything about one preprocessed volume (c, W, H, D); see :meth:`run_volumes`."""

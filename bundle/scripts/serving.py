@@ -1,0 +1,168 @@
+"""What a labelling server such as MONAI Label asks of inference, beyond the workflow.
+
+The server reads ``displayable_configs``, ``pre_transforms``, ``inferer`` and ``post_transforms`` of the inference
+configuration for every request, runs the transforms one after the other, and passes on what they put under ``result``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+
+from .files import writable_folder
+from .inferers.masked_bernoulli import MASK_SHARE
+from .writers.volume import VolumeWriter, save_nifti, space_code, to_array
+
+DATASTORE_FILE = "datastore_v2.json"
+"""The file by which a folder of images is known as MONAI Label's; its labels are in ``labels/TAG``."""
+
+MAP_TAG = "anomaly_map"
+"""Tag of the float maps among the labels."""
+
+
+def optional_number(value: Any) -> Any:
+    """A setting that may be unset, as clients send it: their forms know text only, and an empty one for ``None``.
+
+    Returns:
+        ``None`` for ``None`` and for empty text, the number that a text spells, and anything else as it is, for
+        :func:`scripts.checks.check_settings` to refuse.
+    """
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+class CheckRequestd(Transform):
+    """Refuse a request for an unknown image or for other weights; drop its ``label``, which inference has no use for.
+
+    The server makes an empty path of an image that it does not know. It offers every ``*.pt`` in ``models/``, and takes
+    the one with the shortest name if nobody chooses; the calibrated threshold belongs to one of them.
+
+    Args:
+        weights: the configured file of weights.
+
+    Raises (when called):
+        ValueError: when there is no image, or naming the weights that would be loaded and the configured ones.
+    """
+
+    def __init__(self, weights: str) -> None:
+        self.weights = Path(weights)
+
+    def __call__(self, data: Mapping) -> dict:
+        """Check ``image`` and, where there is one, ``model_filename``."""
+        if isinstance(data["image"], str) and not data["image"]:
+            raise ValueError("image: the server's folder has no image of that name.")
+        names = data.get("model_filename") or [self.weights.name]
+        name = names if isinstance(names, str) else names[0]
+        # What does not exist is ignored by the server, which then takes its default.
+        if name != self.weights.name and (self.weights.parent / name).exists():
+            raise ValueError(
+                f"model_filename: {name!r} would be loaded, the configuration (weights) wants {self.weights.name!r}; "
+                f"send model_filename {self.weights.name!r}, or keep other *.pt files elsewhere."
+            )
+        return {key: value for key, value in data.items() if key != "label"}
+
+
+class TakeMaskShared(Transform):
+    """Put the mask share that an anomaly map carries under a key of its own, before ``Invertd`` drops it.
+
+    Args:
+        key: the map of one volume, as the inferer returned it. ``mask_share`` becomes (D,), NaN for slices that were
+            not processed.
+    """
+
+    def __init__(self, key: str = "pred") -> None:
+        self.key = key
+
+    def __call__(self, data: Mapping) -> dict:
+        """Add ``mask_share``."""
+        return {**data, MASK_SHARE: data[self.key].meta[MASK_SHARE].reshape(-1)}
+
+
+class DescribeResultd(Transform):
+    """Save the float map beside the server's labels, and say under ``result`` what a client may want to know.
+
+    Expects what postprocessing leaves: ``image``, ``anomaly_map`` and ``pred`` (the segmentation, which becomes uint8)
+    in the input's own space, ``mask_share`` (D,) in canonical order, and the input's ``image_path``.
+
+    ``result`` holds ``image_score``, the mean mask share of the processed slices; ``volume`` and, for each processed
+    slice, ``slices`` with ``mask_share``, ``map_mean`` and ``map_max``; ``anomaly_map``, the path of the map and, in a
+    folder of the server's, the image's name and the tag by which the server knows it; ``settings``.
+
+    Args:
+        layout: counts slices as the file does.
+        settings: what the result depends on, in JSON values.
+    """
+
+    def __init__(self, layout: VolumeWriter, settings: Mapping[str, Any]) -> None:
+        self.layout, self.settings = layout, dict(settings)
+
+    def __call__(self, data: Mapping) -> dict:
+        """Add ``result``."""
+        rows = self.layout.scores("", data)
+        slices = [{k: row[k] if k == "slice" else float(row[k]) for k in row if k != "subject"} for row in rows]
+        volume = summarise(slices)
+        described = {
+            "image_score": volume["mask_share"],
+            "volume": volume,
+            "slices": slices,
+            "anomaly_map": save_map(data["anomaly_map"], data["image"], Path(data["image_path"])),
+            "settings": self.settings,
+        }
+        return {**data, "pred": data["pred"].to(torch.uint8), "result": {**data.get("result", {}), **described}}
+
+
+def summarise(slices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of all slices: how many, mean and largest mask share, mean and largest value of the map; ``None`` without any."""
+    columns = {key: [row[key] for row in slices] for key in ("mask_share", "map_mean", "map_max")}
+    if not slices:
+        return {"slices": 0, **dict.fromkeys(("mask_share", "mask_share_max", "map_mean", "map_max"))}
+    return {
+        "slices": len(slices),
+        "mask_share": float(np.mean(columns["mask_share"])),
+        "mask_share_max": max(columns["mask_share"]),
+        "map_mean": float(np.mean(columns["map_mean"])),
+        "map_max": max(columns["map_max"]),
+    }
+
+
+def save_map(anomaly_map: torch.Tensor, image: MetaTensor, image_path: Path) -> dict[str, str]:
+    """Save a map (1, W, H, D) as float32 NIfTI in the image's space.
+
+    An image of a server's folder gets it as ``labels/anomaly_map/NAME.nii.gz`` there, in place of the one before; any
+    other, which came with the request, as a new file in the system's folder for temporary files, where the server puts
+    the label too.
+
+    Returns:
+        ``path``, and of the first kind ``image`` and ``tag``.
+
+    Raises:
+        OSError: when the folder cannot be written.
+    """
+    name = image_path.name.removesuffix(".gz")
+    name = name.removesuffix(Path(name).suffix)
+    array, affine, code = to_array(anomaly_map)[0], np.asarray(image.affine, dtype=np.float64), space_code(image)
+    if not (image_path.parent / DATASTORE_FILE).is_file():
+        handle, path = tempfile.mkstemp(prefix=f"{name}_{MAP_TAG}_", suffix=".nii.gz")
+        os.close(handle)
+        save_nifti(array, affine, Path(path), code)
+        return {"path": path}
+    target = writable_folder(image_path.parent / "labels" / MAP_TAG, MAP_TAG) / f"{name}.nii.gz"
+    # Whole or not there: written in a folder beside its place first.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
+        save_nifti(array, affine, Path(temporary) / target.name, code)
+        os.replace(Path(temporary) / target.name, target)
+    return {"path": str(target), "image": name, "tag": MAP_TAG}
