@@ -18,7 +18,7 @@ from ..networks import BinaryLatentDiffusion
 from ..noise import SliceGenerator, uniform
 from ..schedulers import BernoulliScheduler
 from ..slices import SliceSelector, slices_to_volume, volume_to_slices
-from .batches import Batches
+from .batches import Batches, in_pieces
 from .compiled_steps import CompiledReverseSteps
 from .inference_mode import InferenceMode
 from .masked_output import MaskedDenoisingOutput
@@ -194,7 +194,9 @@ class MaskedBernoulliInferer(Inferer):
         """Code probability y, (N, C, h, w), of slices (N, c, H, W), a batch at a time."""
         with self.inference_mode(network, images.device):
             self.batches.fit(network, images)
-            return torch.cat(list(self.batches.run(len(images), lambda part: network.autoencoder.encode(images[part]))))
+            return torch.cat(
+                list(self.batches.run(len(images), lambda part: in_pieces(network.autoencoder.encode, images[part])))
+            )
 
     def inference_mode(self, network: BinaryLatentDiffusion, device: torch.device) -> InferenceMode:
         """Evaluation mode, no gradients and the inferer's own autocast, all restored on leaving."""
@@ -257,7 +259,7 @@ class MaskedBernoulliInferer(Inferer):
             def run_chunk(part: slice) -> MaskedDenoisingOutput:
                 # A chunk that did not fit the memory is begun again.
                 bar.n = part.start * steps
-                y = network.autoencoder.encode(images[part]) if probability is None else probability[part]
+                y = in_pieces(network.autoencoder.encode, images[part]) if probability is None else probability[part]
                 on_step = partial(bar.update, part.stop - part.start)
                 return self._run_chunk(images[part], indices[part], y, network, on_step)
 
@@ -276,9 +278,7 @@ class MaskedBernoulliInferer(Inferer):
         code, mask, growth = self.denoise(code, network.denoiser, generator, on_step)
         if growth.isnan().any():
             raise ValueError(f"the denoiser's output is not a number (amp is {self.amp}): are its weights damaged?")
-        # Decoded one slice at a time on the CPU, where large batches of full-size activations are slower.
-        pieces = code.split(1 if images.device.type == "cpu" else len(code))
-        reconstruction = torch.cat([network.autoencoder.decode(piece) for piece in pieces])
+        reconstruction = in_pieces(network.autoencoder.decode, code)
         # Only the networks may be autocast: a score's convolutions would round its differences to 8 bits.
         with torch.autocast(images.device.type, enabled=False):
             anomaly_map = self.anomaly_map(images, reconstruction, mask)
