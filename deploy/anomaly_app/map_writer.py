@@ -79,6 +79,9 @@ def parametric_map(
         slope=1.0,
         intercept=0.0,
     )
+    # Windows narrower than 1 need the exact function.
+    exact = hd.VOILUTFunctionValues.LINEAR_EXACT
+    window = hd.VOILUTTransformation(window_center=highest / 2, window_width=highest, voi_lut_function=exact)
     return hd.pm.ParametricMap(
         images,
         values,
@@ -93,7 +96,7 @@ def parametric_map(
         # The map of a head may show its face.
         contains_recognizable_visual_features=True,
         real_world_value_mappings=[mapping],
-        voi_lut_transformations=[hd.VOILUTTransformation(window_center=highest / 2, window_width=highest)],
+        voi_lut_transformations=[window],
         content_label="ANOMALY_MAP",
         content_description="Anomaly map, for research only",
         series_description=description,

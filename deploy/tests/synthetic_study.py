@@ -88,14 +88,19 @@ def _header(study: Study, series_uid: str, description: str, number: int, index:
     image.SOPClassUID, image.SOPInstanceUID = MRImageStorage, generate_uid()
     image.SpecificCharacterSet = "ISO_IR 192"
     image.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
-    image.PatientName, image.PatientID, image.PatientBirthDate, image.PatientSex = study.patient, study.patient, "", "O"
+    image.PatientName, image.PatientID, image.PatientBirthDate, image.PatientSex = (
+        f"{study.patient}^",
+        study.patient,
+        "",
+        "O",
+    )
     image.StudyInstanceUID, image.StudyID, image.AccessionNumber = study.uid, "1", ""
     image.StudyDate, image.StudyTime, image.ReferringPhysicianName = "20240101", "120000", ""
     image.SeriesInstanceUID, image.SeriesNumber, image.SeriesDescription = series_uid, number, description
     image.Modality, image.Manufacturer, image.PatientPosition = "MR", "synthetic", "HFS"
     image.FrameOfReferenceUID, image.PositionReferenceIndicator = study.frame_of_reference, ""
     image.ScanningSequence, image.SequenceVariant, image.ScanOptions, image.MRAcquisitionType = "RM", "NONE", "", "3D"
-    image.EchoTime, image.EchoTrainLength = "", ""
+    image.RepetitionTime, image.EchoTime, image.EchoTrainLength = "", "", ""
     image.AcquisitionNumber, image.InstanceNumber = 1, 1000 - index
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
     image.BitsAllocated = image.BitsStored = 16

@@ -139,7 +139,11 @@ def test_segmentation_as_highdicom_reads_it(results: Results):
 def test_parametric_map_holds_the_floats_of_the_anomaly_map(results: Results):
     wanted = results.volume("anomaly")
     image = hd.imread(results.map)
-    assert pydicom.dcmread(results.map).pixel_array.dtype == np.float32
+    written = pydicom.dcmread(results.map)
+    assert written.pixel_array.dtype == np.float32
+    window = written.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+    # By the standard, only this function may have windows narrower than 1.
+    assert window.WindowWidth == pytest.approx(wanted.max(), rel=1e-4) and window.VOILUTFunction == "LINEAR_EXACT"
     frames = frames_by_position(results.map)
     assert len(frames) == wanted.shape[2]
     for index, source_image in enumerate(results.study["t1"]):
