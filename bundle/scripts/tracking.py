@@ -15,9 +15,6 @@ LONGEST_VALUE = 500
 
 SECONDS_TO_ANSWER = 10
 
-EXPERIMENT_KIND = {"key": "mlflow.experimentKind", "value": "custom_model_development"}
-"""Tag of an experiment by which MLflow's pages show runs of training, not conversations with language models."""
-
 
 def run_name(workflow: str, sequences: Sequence[str]) -> str:
     """What ran, on what, and when it began: ``autoencoder t1+flair+t1ce 2026-11-21 10:15:03``."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monai.handlers import MLFlowHandler
 
 from ..report import Panel, save_pictures
-from ..tracking import EXPERIMENT_KIND, as_parameters, bundle_version, check_server, model_card
+from ..tracking import as_parameters, bundle_version, check_server, model_card
 
 if TYPE_CHECKING:
     # MLflow is needed only where results are tracked.
@@ -69,11 +69,9 @@ class MLflowTracking:
         return MLFlowHandler(self.tracking_uri)
 
     def _experiment(self, handler: MLFlowHandler) -> str:
-        found = handler.client.get_experiment_by_name(self.experiment_name)
-        new = handler.client.create_experiment
-        id_ = found.experiment_id if found else new(self.experiment_name, handler.artifact_location)
-        handler.client.set_experiment_tag(id_, **EXPERIMENT_KIND)
-        return id_
+        if found := handler.client.get_experiment_by_name(self.experiment_name):
+            return found.experiment_id
+        return handler.client.create_experiment(self.experiment_name, handler.artifact_location)
 
     def _run_of_inference(self, client: MlflowClient, experiment: str, name: str) -> Run | None:
         runs = client.search_runs([experiment], order_by=["attributes.start_time DESC"])

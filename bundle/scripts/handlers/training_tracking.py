@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 
-from ..tracking import EXPERIMENT_KIND, as_parameters, bundle_version, check_server, model_card
+from ..tracking import as_parameters, bundle_version, check_server, model_card
 
 if TYPE_CHECKING:
     # MLflow is needed only where a run is tracked.
@@ -69,9 +69,7 @@ class TrainingTracking(MLFlowHandler):
     def start(self, engine: Engine) -> None:
         """Make or join the run, and send the parameters."""
         super().start(engine)
-        run = self._run()
-        self.client.set_experiment_tag(run.experiment_id, **EXPERIMENT_KIND)
-        self.client.set_tag(run.run_id, "mlflow.note.content", self.description)
+        self.client.set_tag(self._run().run_id, "mlflow.note.content", self.description)
 
     def send_epochs(self, engine: Engine) -> None:
         """Send the rows of the history and the pictures that are new."""
