@@ -1,14 +1,16 @@
-"""Time and memory of inference against a plain loop in the same run, by precision, batch and steps; JSON and a table.
+"""Time, memory and agreement of inference with a plain loop in the same run, by precision, batch and compiler mode.
 
-From the repository root; slices are drawn at random, since time does not depend on what they show:
+From the repository root:
 
     PYTHONPATH=bundle python benchmarks/inference_speed.py --slices 16 --output speed.json
-    PYTHONPATH=bundle python benchmarks/inference_speed.py --paper --slices 49 --batches 1 8 49   # on a GPU
+    PYTHONPATH=bundle python benchmarks/inference_speed.py --paper --slices 49 --batches 1 49 \
+        --compile_modes none reduce-overhead   # on a GPU
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import platform
@@ -18,29 +20,16 @@ from pathlib import Path
 
 import torch
 from machine import ceilings, peak_memory, reset_peak_memory, synchronise
-from monai.bundle import ConfigParser
+from models import FORMATS, build_network, make_slices
 from plain_loop import plain_inference
 
+from scripts.anomaly_map import squared_residual
 from scripts.inferers import MaskedBernoulliInferer
 from scripts.schedulers import BernoulliScheduler
-from scripts.weights import load_weights
 
-BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 logger = logging.getLogger("inference_speed")
-
-
-def build_network(paper: bool, device: torch.device) -> torch.nn.Module:
-    """The shipped model, or one of the paper's size with random weights."""
-    names = ["inference", "brats2020"] if paper else ["inference"]
-    parser = ConfigParser()
-    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
-    network = parser.get_parsed_content("network_def")
-    if not paper:
-        load_weights(network, str(BUNDLE / "models" / "model.pt"))
-    else:
-        # MONAI starts the last layer at zero, for which every flip probability is one half.
-        torch.nn.init.normal_(network.denoiser.out[-1].conv.weight, std=0.02)
-    return network.eval().to(device)
+DEFAULT_FORMAT = "channels_last" if torch.cuda.is_available() else "contiguous"
+"""As in ``configs/inference.json``."""
 
 
 def timed(function: Callable[[], object], device: torch.device) -> tuple[float, object]:
@@ -52,14 +41,30 @@ def timed(function: Callable[[], object], device: torch.device) -> tuple[float, 
     return time.perf_counter() - start, result
 
 
-def fast(network: torch.nn.Module, images: torch.Tensor, batch: int, amp: bool, steps: int, level: int) -> dict:
-    """The bundle's inferer over all slices."""
-    scheduler = BernoulliScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02)
-    inferer = MaskedBernoulliInferer(scheduler, level, 0.5, steps, sw_batch_size=batch, amp=amp)
-    indices = torch.arange(len(images), device=images.device)
-    reset_peak_memory(images.device)
-    seconds, output = timed(lambda: inferer.run_slices(images, indices, network), images.device)
-    return {"seconds": seconds, "memory": peak_memory(images.device), "output": output}
+class Fast:
+    """The bundle's inferer, and the codes that it decoded."""
+
+    def __init__(self, network: torch.nn.Module, batch: int, amp: bool, mode: str, arguments: argparse.Namespace):
+        scheduler = BernoulliScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02)
+        self.network, self.codes, self.decode = network, [], network.autoencoder.decode
+        self.inferer = MaskedBernoulliInferer(
+            scheduler,
+            arguments.noise_level,
+            arguments.probability_threshold,
+            arguments.steps,
+            sw_batch_size=batch,
+            amp=amp,
+            compile_mode=None if mode == "none" else mode,
+        )
+
+    def __call__(self, images: torch.Tensor) -> object:
+        """All slices, once."""
+        self.codes.clear()
+        self.network.autoencoder.decode = lambda code: (self.codes.append(code), self.decode(code))[1]
+        indices = torch.arange(len(images), device=images.device)
+        output = self.inferer.run_slices(images, indices, self.network)
+        del self.network.autoencoder.decode
+        return output
 
 
 def parts(network: torch.nn.Module, images: torch.Tensor, batch: int, amp: bool, repeats: int = 3) -> dict:
@@ -80,51 +85,72 @@ def parts(network: torch.nn.Module, images: torch.Tensor, batch: int, amp: bool,
         }
 
 
-def compare(slow: list, output: object) -> dict:
-    """Agreement of the plain loop's results with the bundle's for the same slices."""
-    reconstruction = torch.stack([r for _, r, _ in slow])
+def agreement(slow: list, output: object, codes: list[torch.Tensor], images: torch.Tensor) -> dict:
+    """How the plain loop's codes, reconstructions and maps differ from the bundle's for the same slices and noise."""
+    count = len(slow)
+    code, reconstruction = torch.stack([s[0] for s in slow]), torch.stack([s[1] for s in slow])
+    ours = output.reconstruction[:count]
+    maps = [squared_residual(images[:count], r) for r in (reconstruction, ours)]
     return {
-        "largest_difference": float((reconstruction - output.reconstruction[: len(slow)]).abs().max()),
-        "mean_difference": float((reconstruction - output.reconstruction[: len(slow)]).abs().mean()),
-        "mask_share_difference": max(abs(s - float(o)) for (_, _, s), o in zip(slow, output.mask_share, strict=False)),
+        "code_bits_differing": float((torch.cat(codes)[:count] != code).float().mean()),
+        "largest_difference": float((reconstruction - ours).abs().max()),
+        "mean_difference": float((reconstruction - ours).abs().mean()),
+        "map_correlation": float(torch.corrcoef(torch.stack([m.flatten() for m in maps]))[0, 1]),
+        "mask_share_difference": max(abs(s[2] - float(o)) for s, o in zip(slow, output.mask_share, strict=False)),
     }
+
+
+def rows(network: torch.nn.Module, images: torch.Tensor, slow: list, plain: float, arguments: argparse.Namespace):
+    """One row for each precision, batch and compiler mode."""
+    for amp in (False, True):
+        for batch in arguments.batches:
+            for mode in arguments.compile_modes:
+                fast = Fast(network, batch, amp, mode, arguments)
+                # What comes before the first result that counts: compiling, and the allocator's first requests.
+                cold, _ = timed(lambda f=fast, b=batch: f(images[:b]), images.device)
+                reset_peak_memory(images.device)
+                seconds, output = timed(lambda f=fast: f(images), images.device)
+                row = {
+                    "precision": "bfloat16" if amp else "float32",
+                    "batch": batch,
+                    "compile_mode": mode,
+                    "seconds_a_slice": seconds / len(images),
+                    "seconds": seconds,
+                    "first_batch_seconds": cold,
+                    "ratio_to_plain": plain * len(images) / seconds,
+                    "peak_memory_gb": peak_memory(images.device) / 1e9,
+                    **agreement(slow, output, fast.codes, images),
+                    "parts_ms_a_slice": parts(network, images, batch, amp),
+                }
+                logger.info(
+                    "%(precision)-9s batch %(batch)3d compile %(compile_mode)-16s %(seconds_a_slice)8.3f s a slice, "
+                    "%(ratio_to_plain)5.2f times the plain loop, first batch %(first_batch_seconds)6.1f s, "
+                    "%(peak_memory_gb)5.2f GB, code bits that differ %(code_bits_differing).2g, reconstruction "
+                    "%(largest_difference).2g at most, map correlation %(map_correlation).6f",
+                    row,
+                )
+                yield row
 
 
 def measure(arguments: argparse.Namespace) -> dict:
     """All measurements."""
     device = torch.device(arguments.device)
-    network = build_network(arguments.paper, device)
-    channels = network.autoencoder.in_channels
-    images = torch.rand(arguments.slices, channels, 256, 256, generator=torch.Generator().manual_seed(0)).to(device)
-    steps, level = arguments.steps, arguments.noise_level
+    plain_network = build_network(arguments.paper, device)
+    images = make_slices(arguments.paper, arguments.slices, plain_network.autoencoder.in_channels).to(device)
+    network = copy.deepcopy(plain_network).to(memory_format=FORMATS[arguments.memory_format])
+    level, threshold, steps = arguments.noise_level, arguments.probability_threshold, arguments.steps
     count = min(arguments.plain_slices, len(images))
-    fast(network, images[:1], 1, False, 2, level)
-    seconds, slow = timed(
-        lambda: [plain_inference(network, images[i], i, level, 0.5, steps) for i in range(count)], device
-    )
-    plain = seconds / count
-    rows = []
-    for amp in (False, True):
-        for batch in arguments.batches:
-            result = fast(network, images, batch, amp, steps, level)
-            rows.append(
-                {
-                    "precision": "bfloat16" if amp else "float32",
-                    "batch": batch,
-                    "seconds_a_slice": result["seconds"] / len(images),
-                    "seconds": result["seconds"],
-                    "ratio_to_plain": plain * len(images) / result["seconds"],
-                    "peak_memory_gb": result["memory"] / 1e9,
-                    **compare(slow, result["output"]),
-                    "parts_ms_a_slice": parts(network, images, batch, amp),
-                }
-            )
-            logger.info(
-                "%(precision)-9s batch %(batch)3d  %(seconds_a_slice)8.3f s a slice, %(ratio_to_plain)5.2f times the "
-                "plain loop, %(peak_memory_gb)5.2f GB, largest difference %(largest_difference).2g",
-                rows[-1],
-            )
-    return {"plain_seconds_a_slice": plain, "plain_slices": count, "steps": steps, "rows": rows}
+
+    def plain(by: torch.nn.Module) -> list:
+        return [plain_inference(by, images[i], i, level, threshold, steps) for i in range(count)]
+
+    plain_inference(plain_network, images[0], 0, level, threshold, 2)
+    seconds, _ = timed(lambda: plain(plain_network), device)
+    # Compared on the same network: another memory format has other kernels, and they round otherwise.
+    slow = plain(network)
+    logger.info("plain loop, float32, one slice at a time: %.3f s a slice", seconds / count)
+    found = list(rows(network, images, slow, seconds / count, arguments))
+    return {"plain_seconds_a_slice": seconds / count, "plain_slices": count, "steps": steps, "rows": found}
 
 
 def main() -> None:
@@ -135,8 +161,11 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=16)
     parser.add_argument("--plain_slices", type=int, default=2, help="slices that the plain loop is timed on")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--compile_modes", nargs="+", default=["none"], help="none, or modes of torch.compile")
+    parser.add_argument("--memory_format", choices=FORMATS, default=DEFAULT_FORMAT)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--noise_level", type=int, default=200)
+    parser.add_argument("--probability_threshold", type=float, default=0.5)
     parser.add_argument("--output", type=Path, default=Path("inference_speed.json"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -144,7 +173,15 @@ def main() -> None:
     limits = ceilings(device)
     logger.info("%s: %.0f GFLOP/s in bfloat16, %.0f GB/s copied", *limits.values())
     result = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
-    result.update({"paper_size": arguments.paper, "slices": arguments.slices, "machine": limits, **measure(arguments)})
+    result.update(
+        {
+            "paper_size": arguments.paper,
+            "slices": arguments.slices,
+            "memory_format": arguments.memory_format,
+            "machine": limits,
+            **measure(arguments),
+        }
+    )
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from helpers import CODE_SHAPE, IMAGE_CHANNELS, IMAGE_SIZE, random_volume, tiny_network
 from monai.transforms import RandFlipd, RandScaleIntensityd
+from torch.utils.data import DataLoader
 
-from scripts.code_cache import CodeDataset
+from scripts.code_cache import CodeDataset, collate
 from scripts.datasets import HealthySliceDataset
 from scripts.slices import SliceSelector
 
@@ -45,10 +46,11 @@ def test_codes_of_plain_slices(autoencoder, batch_size):
     wanted = encoded(autoencoder, data, 0)
     assert len(codes) == SLICES
     for index in range(SLICES):
-        probability = codes[index]["probability"]
-        assert type(probability) is torch.Tensor
-        assert probability.dtype == torch.float32
-        assert probability.shape == CODE_SHAPE
+        kept = codes[index]["probability"]
+        assert type(kept) is torch.Tensor
+        assert kept.dtype == torch.uint8
+        assert kept.shape == CODE_SHAPE
+        probability = kept.float() / 255
         assert float((probability - wanted[index]).abs().max()) <= 1 / 510 + 1e-6
     assert float((wanted[0] - wanted[1]).abs().max()) > 0.02
 
@@ -63,7 +65,7 @@ def test_neighbours_take_different_variants_which_take_turns(autoencoder):
         codes.set_epoch(epoch)
         for index in range(SLICES):
             variant = (epoch + index) % VARIANTS
-            difference = (codes[index]["probability"] - wanted[variant, index]).abs().max()
+            difference = (codes[index]["probability"].float() / 255 - wanted[variant, index]).abs().max()
             assert float(difference) <= 1 / 510 + 1e-6, (epoch, index)
 
 
@@ -74,7 +76,7 @@ def test_further_draws_of_an_epoch_take_further_variants(autoencoder):
         drawn = [codes[index + draw * SLICES]["probability"] for draw in range(VARIANTS + 1)]
         assert torch.equal(drawn[0], codes[index]["probability"])
         assert torch.equal(drawn[0], drawn[VARIANTS])
-        kept = codes.probabilities.reshape(VARIANTS, SLICES, *CODE_SHAPE)[:, index].float() / 255
+        kept = codes.probabilities.reshape(VARIANTS, SLICES, *CODE_SHAPE)[:, index]
         shown = {d.numpy().tobytes() for d in drawn}
         assert shown == {k.numpy().tobytes() for k in kept}
         assert len(shown) == VARIANTS
@@ -98,7 +100,7 @@ def test_certainty_stays_certain():
     data = slices(augmented=False)
     codes = cache(Sure(), data)
     for index in range(SLICES):
-        assert torch.equal(codes[index]["probability"], (data[index]["image"] > 0.5).float())
+        assert torch.equal(codes[index]["probability"], 255 * (data[index]["image"] > 0.5).byte())
 
 
 def test_no_gradients_and_evaluation_mode(autoencoder):
@@ -112,8 +114,23 @@ def test_amp(autoencoder):
     data = slices(augmented=False)
     codes = cache(autoencoder, data, amp=True)
     wanted = encoded(autoencoder, data, 0)
-    difference = torch.stack([(codes[i]["probability"] - wanted[i]).abs().max() for i in range(SLICES)])
+    difference = torch.stack([(codes[i]["probability"] / 255 - wanted[i]).abs().max() for i in range(SLICES)])
     assert 1 / 510 < float(difference.max()) < 0.05
+
+
+def test_a_loader_gathers_whole_batches(autoencoder):
+    codes = cache(autoencoder, slices(), variants=VARIANTS)
+    codes.set_epoch(1)
+    draws = [3, 0, 4 + SLICES, 1, 2 + 2 * SLICES]
+    batches = list(DataLoader(codes, batch_size=2, sampler=draws, collate_fn=collate))
+    assert [len(batch["probability"]) for batch in batches] == [2, 2, 1]
+    together = torch.cat([batch["probability"] for batch in batches])
+    assert torch.equal(together, torch.stack([codes[draw]["probability"] for draw in draws]))
+
+
+def test_single_items_are_put_together():
+    batch = collate([{"image": torch.zeros(2)}, {"image": torch.ones(2)}])
+    assert torch.equal(batch["image"], torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
 
 @pytest.mark.parametrize("variants", [0, -1])

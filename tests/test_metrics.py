@@ -53,7 +53,7 @@ def test_psnr_clamps_reconstructions():
 
 
 def test_code_uncertainty():
-    outputs = [{"pred": (None, values(n, 3, 4, 4, seed=n))} for n in (3, 3)]
+    outputs = [{"pred": (None, values(n, 3, 4, 4, seed=n) * n / 4)} for n in BATCHES]
     bits = np.concatenate([o["pred"][1].numpy().ravel() for o in outputs]).astype(np.float64)
     assert result(code_uncertainty_metric(), outputs) == pytest.approx(np.mean(bits * (1 - bits)), rel=1e-6)
     assert result(code_uncertainty_metric(), [{"pred": (None, torch.full((1, 2), 0.5))}]) == 0.25

@@ -25,7 +25,7 @@ class Threshold(torch.nn.Module):
         return (image > 0.5).float() + self.weight
 
     @staticmethod
-    def quantize(probability: torch.Tensor) -> torch.Tensor:
+    def quantize(probability: torch.Tensor, generator: None = None) -> torch.Tensor:
         return (torch.rand_like(probability) < probability).to(probability.dtype)
 
 
@@ -131,6 +131,17 @@ def test_image_and_cache_agree():
         noisy, target, _, kwargs = batch(data, "cpu")
         drawn.append((noisy, target, kwargs["timesteps"]))
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+
+
+def test_bytes_are_255ths():
+    values = torch.arange(256, dtype=torch.uint8).repeat(2, 1, 3, 1)
+    drawn = []
+    for probability in (values, values.float() / 255):
+        torch.manual_seed(4)
+        drawn.append(prepare()({"probability": probability}, "cpu")[:2])
+    assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+    code = torch.logical_xor(drawn[0][0].bool(), drawn[0][1].bool())
+    assert code[..., 255].all() and not code[..., 0].any()
 
 
 def test_a_cached_batch_never_encodes():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
+import ignite.distributed as idist
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from .datasets import HealthySliceDataset
@@ -21,7 +24,8 @@ class CodeDataset(Dataset):
     """Code probabilities of a slice data set, in several augmented variants.
 
     The code is drawn from the probability anew each time, so that caching takes nothing from the randomness but
-    the augmentation, which repeats after ``variants`` epochs.
+    the augmentation, which repeats after ``variants`` epochs. Several processes share the encoding, batch by batch, and
+    all keep all codes.
 
     Args:
         dataset: the slices; variant v is its epoch v.
@@ -30,6 +34,7 @@ class CodeDataset(Dataset):
         batch_size: slices encoded at once.
         amp: encode in bfloat16 autocast.
         progress: show a progress bar.
+        device: where the codes are kept: on the GPU no batch has to be carried there. ``None`` for the CPU.
     """
 
     def __init__(
@@ -40,20 +45,24 @@ class CodeDataset(Dataset):
         batch_size: int = 8,
         amp: bool = False,
         progress: bool = True,
+        device: torch.device | str | None = None,
     ) -> None:
         if variants < 1:
             raise ValueError(f"variants must be at least 1, got {variants}.")
         self.count, self.variants, self.epoch = len(dataset), variants, 0
-        device = next(autoencoder.parameters()).device
-        pieces = []
+        encoder_device, processes = next(autoencoder.parameters()).device, idist.get_world_size()
+        pieces: list[torch.Tensor] = []
         for variant in tqdm(range(variants), desc="encoding", unit="variant", disable=not progress):
             dataset.set_epoch(variant)
             for start in range(0, self.count, batch_size):
-                items = [dataset[i]["image"] for i in range(start, min(start + batch_size, self.count))]
-                with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-                    probability = autoencoder.eval().encode(torch.stack(items).to(device))
-                pieces.append((probability * LEVELS).round().to(torch.uint8).cpu())
-        self.probabilities = torch.cat(pieces)
+                piece = torch.empty(0)
+                if len(pieces) % processes == idist.get_rank():
+                    items = [dataset[i]["image"] for i in range(start, min(start + batch_size, self.count))]
+                    with torch.no_grad(), torch.autocast(encoder_device.type, dtype=torch.bfloat16, enabled=amp):
+                        probability = autoencoder.eval().encode(torch.stack(items).to(encoder_device))
+                    piece = (probability * LEVELS).round().to(torch.uint8).cpu()
+                pieces.append(piece)
+        self.probabilities = torch.cat(_from_their_makers(pieces)).to(device or "cpu")
         logger.info("%d codes of %d slices, %.0f MB", *self._size())
 
     def _size(self) -> tuple[int, int, float]:
@@ -68,7 +77,32 @@ class CodeDataset(Dataset):
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """``probability`` (C, h, w), float32 in [0, 1]; ``index + draw * len(self)`` gives another variant."""
+        """``probability`` (C, h, w), bytes, of which 255 is 1; ``index + draw * len(self)`` gives another variant."""
+        return {"probability": self.probabilities[self._row(index)]}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """A whole batch, ``probability`` (B, C, h, w), gathered at once; for :func:`collate`."""
+        rows = torch.tensor([self._row(index) for index in indices], device=self.probabilities.device)
+        return {"probability": self.probabilities[rows]}
+
+    def _row(self, index: int) -> int:
         draw, index = divmod(index, self.count)
-        variant = (self.epoch + index + draw) % self.variants
-        return {"probability": self.probabilities[variant * self.count + index].float() / LEVELS}
+        return (self.epoch + index + draw) % self.variants * self.count + index
+
+
+def collate(items: Any) -> Any:
+    """The ``collate_fn`` of both kinds of data set: batches that come as such stay, single items are put together."""
+    return items if isinstance(items, dict) else default_collate(items)
+
+
+def _from_their_makers(pieces: list[torch.Tensor]) -> list[torch.Tensor]:
+    """All pieces, of which process i made each i-th of n, n being the number of processes."""
+    processes = idist.get_world_size()
+    if processes == 1:
+        return pieces
+    all_pieces: list[torch.Tensor] = []
+    for number, piece in enumerate(pieces):
+        # Memory is sent as it lies, whatever the strides; the size goes with it.
+        received: Any = idist.broadcast(piece.contiguous(), src=number % processes, safe_mode=True)
+        all_pieces.append(received.cpu())
+    return all_pieces

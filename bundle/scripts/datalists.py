@@ -103,6 +103,28 @@ def find_prepared_slices(dataset_dir: str) -> list[dict]:
     return _not_empty(items, folder, "files ending in .nii.gz or .nii")
 
 
+def find_studies(dataset_dir: str, patient_pattern: str = BRATS_PATIENT) -> list[dict]:
+    """DICOM studies: every sub-folder with files at any depth, e.g. a folder a series, is a subject.
+
+    ``image`` is all of these files; which of them are the subject's sequences is found when they are loaded.
+
+    Args:
+        dataset_dir: the folder.
+        patient_pattern: as in :func:`find_volumes`.
+
+    Raises:
+        FileNotFoundError: when the folder is missing or no sub-folder holds a file.
+    """
+    folder = _existing_folder(dataset_dir)
+    items = []
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and _visible(p, folder)):
+        if files := sorted(p for p in sub.rglob("*") if p.is_file() and _visible(p, folder)):
+            patient = _patient(sub.name, patient_pattern)
+            paths = [str(path) for path in files]
+            items.append({"subject": sub.name, "patient": patient, "folder": str(sub), "image": paths})
+    return _not_empty(items, folder, "sub-folders, one a subject, with DICOM files")
+
+
 def _existing_folder(path: str) -> Path:
     folder = Path(path)
     if not folder.is_dir():

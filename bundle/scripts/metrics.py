@@ -29,8 +29,12 @@ def psnr_metric() -> Average:
 
 
 def code_uncertainty_metric() -> Average:
-    """Mean of y (1 - y) over the code bits of all batches."""
-    return Average(output_transform=lambda output: code_uncertainty(output["pred"][1].double()).item())
+    """Mean of y (1 - y) over the code bits of all slices."""
+
+    def per_slice(output: dict[str, Any]) -> torch.Tensor:
+        return torch.stack([code_uncertainty(probability) for probability in output["pred"][1].double()])
+
+    return _MeanOverSlices(output_transform=per_slice)
 
 
 def bce_metric() -> Loss:

@@ -108,8 +108,8 @@ class BinaryLatentDiffusion(nn.Module):
     Args:
         autoencoder: the binarising autoencoder.
         denoiser: U-Net that maps a noisy code (B, C, h, w) and timesteps (B,) to flip logits of the code's shape.
-        channels_last: keep the weights of both in this memory format. Convolutions are faster with it and round
-            otherwise, so whoever builds the module for inference gets the same bits.
+        channels_last: keep the weights of both in this memory format. Convolutions round otherwise with it, so it is
+            set here, where whoever builds the module for inference gets the same bits.
     """
 
     def __init__(

@@ -77,23 +77,47 @@ class SliceGenerator:
             raise ValueError(
                 f"shape {tuple(shape)} asks for {batch} slices, the generator has {len(self.slice_indices)}."
             )
-        # One 64-bit word serves two elements: its bits 63..40 and 31..8.
-        counter = torch.arange((numel + 1) // 2, device=self.slice_indices.device, dtype=torch.int64)
-        words = self._states()[:, None] + counter.mul_(_GAMMA)[None]
-        scratch = torch.empty_like(words)
-        _mix_(words, scratch)
-        pairs = torch.empty((*words.shape, 2), dtype=torch.float32, device=words.device)
-        pairs[..., 0] = _shift_right(words, 40, scratch)
-        pairs[..., 1] = _shift_right(words, 8, scratch).bitwise_and_(_LOW_24)
-        return pairs.mul_(2.0**-24).reshape(batch, -1)[:, :numel].reshape(tuple(shape))
+        offsets = word_offsets(numel, self.slice_indices.device)
+        return numbers(self._states(_step_key(self.step)), offsets)[:, :numel].reshape(tuple(shape))
 
-    def _states(self) -> torch.Tensor:
-        """Start of each slice's stream, (B,): the key mixed in one part at a time."""
+    def states(self, steps: Sequence[int]) -> torch.Tensor:
+        """Start of each slice's stream at each of several steps, (steps, B), int64, for :func:`numbers`."""
+        keys = torch.tensor([_step_key(step) for step in steps], device=self.slice_indices.device)
+        return self._states(keys[:, None])
+
+    def _states(self, step_key: int | torch.Tensor) -> torch.Tensor:
+        """The key mixed in one part at a time: seed, slice index, step."""
         # Python integers above 63 bits do not fit; the seed keeps its low 63 bits.
         seed = torch.full_like(self.slice_indices, self.seed & (2**63 - 1))
         scratch = torch.empty_like(seed)
         state = _mix_(seed.add_(_GAMMA), scratch).add_(self.slice_indices)
-        return _mix_(_mix_(state, scratch).add_(self.step * 0x632BE59BD9B4E019 % 2**63), scratch)
+        state = _mix_(state, scratch) + step_key
+        return _mix_(state, torch.empty_like(state))
+
+
+def _step_key(step: int) -> int:
+    return step * 0x632BE59BD9B4E019 % 2**63
+
+
+def word_offsets(count: int, device: torch.device | str | None = None) -> torch.Tensor:
+    """Where the words of ``count`` numbers lie in a stream, for :func:`numbers`: ``ceil(count / 2)``, int64."""
+    # One 64-bit word serves two elements: its bits 63..40 and 31..8.
+    return torch.arange((count + 1) // 2, device=device, dtype=torch.int64).mul_(_GAMMA)
+
+
+def numbers(states: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers in [0, 1) of the streams that begin at ``states`` (B,): two a word, (B, 2 * words), float32.
+
+    Tensors in, tensors out, no Python state: it can be compiled. (The offsets come from outside since a compiler would
+    work them out in integers without end, where these wrap.)
+    """
+    words = states[:, None] + offsets[None]
+    scratch = torch.empty_like(words)
+    _mix_(words, scratch)
+    pairs = torch.empty((*words.shape, 2), dtype=torch.float32, device=words.device)
+    pairs[..., 0] = _shift_right(words, 40, scratch)
+    pairs[..., 1] = _shift_right(words, 8, scratch).bitwise_and_(_LOW_24)
+    return pairs.mul_(2.0**-24).reshape(len(states), -1)
 
 
 def uniform(

@@ -19,17 +19,21 @@ def as_shown(plane: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 def picture_grid(rows: Mapping[str, torch.Tensor]) -> Figure:
-    """Rows of grey pictures, 0 black and 1 white.
+    """Rows of grey pictures, 0 black and 1 white: a column an image, and every channel in rows of its own.
 
     Args:
-        rows: row title to (N, c, W, H); every channel is a picture of its own.
+        rows: row title to (N, c, W, H); the rows of one channel stand together.
     """
-    first = next(iter(rows.values()))
-    columns = first.shape[0] * first.shape[1]
-    figure = Figure(figsize=(1.6 * columns, 1.7 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (title, images) in zip(axes, rows.items(), strict=True):
-        for axis, plane in zip(line, images.flatten(0, 1).float().cpu(), strict=False):
+    count, channels = next(iter(rows.values())).shape[:2]
+    lines = [
+        (f"{title}, channel {channel + 1}" if channels > 1 else title, images[:, channel])
+        for channel in range(channels)
+        for title, images in rows.items()
+    ]
+    figure = Figure(figsize=(1.6 * count, 1.7 * len(lines)), layout="constrained")
+    axes = figure.subplots(len(lines), count, squeeze=False)
+    for line, (title, planes) in zip(axes, lines, strict=True):
+        for axis, plane in zip(line, planes.float().cpu(), strict=True):
             axis.imshow(as_shown(plane), cmap="gray", vmin=0, vmax=1)
         for axis in line:
             axis.set_axis_off()

@@ -110,6 +110,7 @@ class ResultFolder:
         target = self.folder / "scores.csv"
         with atomic_path(target) as temporary:
             write_rows(temporary, rows)
+        logger.info("scores of all finished subjects: %s", target)
         return target
 
 

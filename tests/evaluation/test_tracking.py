@@ -11,7 +11,8 @@ from monai.utils import path_to_sqlite_uri
 from small_study import Study, make_body
 
 from scripts.evaluation import MLflowTracking
-from scripts.evaluation.tracking import FILES, LONGEST_VALUE, allowed, artifact_location
+from scripts.evaluation.tracking import FILES, allowed
+from scripts.tracking import LONGEST_VALUE
 
 NAMES = ["Doe_Jane", "Roe_Richard"]
 
@@ -61,8 +62,10 @@ def test_settings_and_data_are_tracked(tracked):
     folder, summary, _ = tracked
     parameters = dict(rows(folder, "select key, value from params"))
     assert parameters["median_size"] == "3" and parameters["subjects"] == "2"
-    assert parameters["methods"] == str(list(summary["methods"]))
-    assert set(parameters) == {*summary["settings"], *summary["data"], "methods"}
+    assert parameters["methods"] == "masked, P = 0 (unmasked), bright sequence"
+    assert parameters["masked/num_inference_steps"] == "3" and parameters["P _ 0 _unmasked_/score.weights"] == "-0.5, 1"
+    own = {key for key in parameters if "/" not in key}
+    assert own == {*summary["settings"], *summary["data"], "methods"}
     assert rows(folder, "select name from experiments where name != 'Default'") == [("an experiment",)]
     assert rows(folder, "select name, status from runs") == [("x" * 600, "FINISHED")]
 
@@ -70,7 +73,10 @@ def test_settings_and_data_are_tracked(tracked):
 def test_files_lie_beside_the_database_without_names(tracked):
     folder, summary, key = tracked
     stored = {path.name: path for path in (folder / "store" / "mlruns").rglob("*") if path.is_file()}
-    assert set(stored) == set(FILES)
+    pictures = {name for name, path in stored.items() if path.parent.name == "pictures"}
+    assert set(stored) - pictures == set(FILES)
+    assert {"curve_1.svg", "slice_1.png"} <= pictures
+    assert stored["slice_1.png"].read_bytes()[:4] == b"\x89PNG" and b"<svg" in stored["curve_1.svg"].read_bytes()
     assert json.loads(stored["summary.json"].read_text()) == json.loads(json.dumps(summary))
     # Tracking implies pseudonyms: neither the files nor the database name anybody.
     assert set(key) == set(NAMES)
@@ -91,8 +97,3 @@ def test_an_experiment_goes_on(tracked, tmp_path):
 
 def test_names_that_are_allowed():
     assert allowed("P = 0 (ü), a.b-c_d/e") == "P _ 0 _ü__ a.b-c_d_e"
-
-
-def test_where_files_go(tmp_path):
-    assert artifact_location("http://server") is None
-    assert artifact_location(path_to_sqlite_uri(tmp_path / "a" / "x.db")) == (tmp_path / "a" / "mlruns").as_uri()

@@ -54,7 +54,7 @@ def test_progress_counts_every_step(capsys):
     inferer(progress=True, sw_batch_size=2, num_inference_steps=4).run_slices(
         random_slices(3), torch.arange(3), tiny_network()
     )
-    assert "/8 [" in capsys.readouterr().err
+    assert "/12 [" in capsys.readouterr().err
     inferer().run_slices(random_slices(1), torch.arange(1), tiny_network())
     assert not capsys.readouterr().err
 

@@ -80,7 +80,7 @@ class EvaluationWriter:
         write_report(self.folder / "report.html", summary, slices, panels)
         logger.info("report: %s", self.folder / "report.html")
         if self.tracking is not None:
-            self.tracking.log(summary, self.folder)
+            self.tracking.log(summary, self.folder, panels)
         return summary
 
 

@@ -6,6 +6,7 @@ from .history import HistoryHandler
 from .masked_denoising import MaskedDenoisingHandler
 from .pictures import PictureHandler
 from .training_checkpoint import TrainingCheckpoint
+from .training_tracking import TrainingTracking
 
 __all__ = [
     "AttachedHandler",
@@ -14,4 +15,5 @@ __all__ = [
     "MaskedDenoisingHandler",
     "PictureHandler",
     "TrainingCheckpoint",
+    "TrainingTracking",
 ]

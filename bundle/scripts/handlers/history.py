@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 class HistoryHandler:
     """Write ``history.csv``, a row an epoch: means of the training losses and the validation metrics.
 
+    Of several processes the first writes, the means are those of all.
     After a resumed start the rows of epochs that are repeated are dropped. ``history.png`` shows the columns.
 
     Args:
@@ -29,7 +32,7 @@ class HistoryHandler:
     def __init__(self, output_dir: str, evaluator: Engine) -> None:
         self.folder, self.evaluator = Path(output_dir), evaluator
         self.rows: list[dict[str, Any]] = []
-        self._sums: dict[str, float] = defaultdict(float)
+        self._sums: dict[str, Any] = defaultdict(float)
         self._iterations = 0
         self._started = False
 
@@ -58,19 +61,26 @@ class HistoryHandler:
         output: Any = engine.state.output
         output = output[0] if isinstance(output, list) else output
         for name, value in output.items():
-            if isinstance(value, (int, float)) or getattr(value, "numel", lambda: 0)() == 1:
-                self._sums[str(name)] += float(value)
+            if isinstance(value, torch.Tensor) and value.numel() == 1:
+                # Left on its device: to read it would make the host wait in every iteration.
+                self._sums[str(name)] += value.detach().double().sum()
+            elif isinstance(value, (int, float)):
+                self._sums[str(name)] += value
         self._iterations += 1
 
     def write(self, engine: Engine) -> None:
         """Write the epoch's row and the picture."""
-        means = {name: total / max(1, self._iterations) for name, total in self._sums.items()}
+        means = {
+            name: _mean_of_processes(float(total) / max(1, self._iterations)) for name, total in self._sums.items()
+        }
         # Validation may run every few epochs only; its old results belong to the epoch they were made in.
         validated = self.evaluator.state.epoch == engine.state.epoch
         metrics = {f"val_{k}": float(v) for k, v in self.evaluator.state.metrics.items()} if validated else {}
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **means, **metrics}
         self._sums.clear()
         self._iterations = 0
+        if idist.get_rank() > 0:
+            return
         self.rows.append(row)
         logger.info(", ".join(f"{k} {v:.5g}" for k, v in row.items()))
         columns = list(dict.fromkeys(k for r in self.rows for k in r))
@@ -88,3 +98,8 @@ class HistoryHandler:
             axis.set(title=name, xlabel="epoch")
         with atomic_path(self.folder / "history.png") as path:
             figure.savefig(path, format="png", dpi=80)
+
+
+def _mean_of_processes(value: float) -> float:
+    reduced: Any = idist.all_reduce(value)
+    return float(reduced / idist.get_world_size())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
@@ -48,7 +49,9 @@ class PictureHandler:
 
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
-        """Draw the pictures of ``engine``'s epoch."""
+        """Draw the pictures of ``engine``'s epoch; of several processes the first does."""
+        if idist.get_rank() > 0:
+            return
         was_training = self.network.training
         self.network.eval()
         rows = self.render(self.network, self.images.to(self.device))

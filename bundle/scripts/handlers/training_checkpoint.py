@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from ..files import load_checkpoint, remove_stale_partials, save_checkpoint, writable_folder
@@ -21,7 +21,8 @@ class TrainingCheckpoint:
 
     ``last.pt`` holds the state of every object, the epoch and the best metric; ``best.pt`` the weights alone.
     Both are replaced atomically, so a killed run leaves the one before. Everything random in an epoch follows from
-    (seed, epoch), see :class:`~scripts.handlers.EpochSeed`; so the states below are all that resuming needs.
+    (seed, epoch), see :class:`~scripts.handlers.EpochSeed`; so the states below are all that resuming needs. Of several
+    processes the first writes, and all read.
 
     Args:
         save_dir: folder of both files.
@@ -83,7 +84,7 @@ class TrainingCheckpoint:
 
     def save(self, engine: Engine) -> None:
         """Write ``best.pt``, when this epoch was the best, and ``last.pt``."""
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        if idist.get_rank() > 0:
             return
         best = self.evaluator.state
         if best.best_metric_epoch == engine.state.epoch:
@@ -101,6 +102,6 @@ class TrainingCheckpoint:
 
     def finish(self, engine: Engine) -> None:
         """Make sure that there is a ``best.pt``: the last weights, when no validation ever ran."""
-        if not (self.folder / "best.pt").is_file():
+        if idist.get_rank() == 0 and not (self.folder / "best.pt").is_file():
             logger.warning("no validation ran in %d epoch(s): best.pt holds the last weights", engine.state.epoch)
             save_checkpoint(self.folder / "best.pt", self.weights.state_dict())

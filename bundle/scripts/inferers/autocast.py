@@ -18,16 +18,18 @@ class AutocastInferer(Inferer):
         amp: use bfloat16.
         output: which of several outputs to return: an index; ``None`` for all. Of a list, such as the features of
             a ``PatchDiscriminator``, -1 is the last.
+        generator: source of randomness for a network that takes one; ``None`` for torch's own.
     """
 
-    def __init__(self, amp: bool = False, output: int | None = None) -> None:
+    def __init__(self, amp: bool = False, output: int | None = None, generator: Any = None) -> None:
         super().__init__()
         self.amp, self.output = amp, output
+        self.arguments = {} if generator is None else {"generator": generator}
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run ``network`` on ``inputs``; results are float32."""
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            result = network(inputs, *args, **kwargs)
+            result = network(inputs, *args, **self.arguments, **kwargs)
         if self.output is not None:
             result = result[self.output]
         return result.float() if isinstance(result, torch.Tensor) else result

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,48 +18,17 @@ from ..networks import BinaryLatentDiffusion
 from ..noise import SliceGenerator, uniform
 from ..schedulers import BernoulliScheduler
 from ..slices import SliceSelector, slices_to_volume, volume_to_slices
+from .batches import Batches
+from .compiled_steps import CompiledReverseSteps
 from .inference_mode import InferenceMode
+from .masked_output import MaskedDenoisingOutput
+from .reverse_steps import masked_reverse_steps
 
 MASK_SHARE = "mask_share"
 """Key of the mask share in the meta data of a map."""
 
 QUANTIZE_STEP = -1
 """Step of the draw z ~ B(y). Every other draw carries the time (0..L) of the code it makes."""
-
-
-@dataclass
-class MaskedDenoisingOutput:
-    """What masked denoising knows of N slices.
-
-    Attributes:
-        reconstruction: D(z_0), (N, c, H, W), float32, image units.
-        anomaly_map: (N, 1, H, W), float32, at least 0.
-        mask_share: share of set entries of M_0, the image-level score, (N,), float32 in [0, 1].
-        mask_density: the same at each place of the image, interpolated from the code's grid, (N, 1, H, W), float32.
-        mask: M_0, (N, C, h, w) boolean, when asked for.
-        mask_growth: share of set entries after each step, (N, steps), when asked for.
-    """
-
-    reconstruction: torch.Tensor
-    anomaly_map: torch.Tensor
-    mask_share: torch.Tensor
-    mask_density: torch.Tensor
-    mask: torch.Tensor | None = None
-    mask_growth: torch.Tensor | None = None
-
-    @classmethod
-    def cat(cls, parts: Iterable[MaskedDenoisingOutput]) -> MaskedDenoisingOutput:
-        """Join the outputs of several chunks of slices."""
-        parts = list(parts)
-        columns: dict[str, list[Any]] = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
-        joined: dict[str, Any] = {k: None if v[0] is None else torch.cat(v) for k, v in columns.items()}
-        return cls(**joined)
-
-    def split(self, counts: Sequence[int]) -> list[MaskedDenoisingOutput]:
-        """Undo :meth:`cat`: outputs of ``counts[0]`` slices, of ``counts[1]``, and so on."""
-        columns = [getattr(self, f.name) for f in fields(self)]
-        parts = [[None] * len(counts) if c is None else c.split(list(counts)) for c in columns]
-        return [MaskedDenoisingOutput(*values) for values in zip(*parts, strict=True)]
 
 
 class MaskedBernoulliInferer(Inferer):
@@ -78,12 +46,15 @@ class MaskedBernoulliInferer(Inferer):
             1 none (the autoencoder alone).
         num_inference_steps: network evaluations, 1..L; ``None`` for L.
         seed: seed of all noise.
-        sw_batch_size: slices a network call.
+        sw_batch_size: slices a network call; ``None`` for 8 on the CPU and what the memory holds on a CUDA device. A
+            batch that does not fit is halved.
         amp: run the networks in bfloat16 autocast.
         anomaly_map: function of (image, reconstruction, mask).
         slice_selector: which slices of a volume to process; the others get a map of 0.
         return_mask: keep M_0 and its growth in the output.
         progress: show a progress bar.
+        compile_mode: mode of ``torch.compile`` for the steps, e.g. ``reduce-overhead``; ``None`` does without. Its
+            rounding may differ, and the first batch waits for the compiler.
 
     Raises:
         ValueError: when an argument is outside its range.
@@ -96,23 +67,25 @@ class MaskedBernoulliInferer(Inferer):
         probability_threshold: float = 0.5,
         num_inference_steps: int | None = None,
         seed: int = 0,
-        sw_batch_size: int = 8,
+        sw_batch_size: int | None = 8,
         amp: bool = False,
         anomaly_map: Callable[..., torch.Tensor] = squared_residual,
         slice_selector: Callable[[torch.Tensor], torch.Tensor] | None = None,
         return_mask: bool = False,
         progress: bool = False,
+        compile_mode: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= probability_threshold <= 1:
             raise ValueError(f"probability_threshold must lie in [0, 1], got {probability_threshold}.")
-        if sw_batch_size < 1:
+        if sw_batch_size is not None and sw_batch_size < 1:
             raise ValueError(f"sw_batch_size must be at least 1, got {sw_batch_size}.")
         self.scheduler, self.noise_level, self.num_inference_steps = scheduler, noise_level, num_inference_steps
         self.probability_threshold = probability_threshold
-        self.seed, self.sw_batch_size, self.amp = seed, sw_batch_size, amp
+        self.seed, self.batches, self.amp = seed, Batches(sw_batch_size), amp
         self.anomaly_map, self.slice_selector = anomaly_map, slice_selector or SliceSelector()
         self.return_mask, self.progress = return_mask, progress
+        self.reverse_steps = masked_reverse_steps if compile_mode is None else CompiledReverseSteps(compile_mode)
         scheduler.set_timesteps(num_inference_steps, noise_level)
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -207,7 +180,7 @@ class MaskedBernoulliInferer(Inferer):
         network: BinaryLatentDiffusion,
         probability: torch.Tensor | None = None,
     ) -> MaskedDenoisingOutput:
-        """Encode, denoise and decode N slices, ``sw_batch_size`` at a time.
+        """Encode, denoise and decode N slices, a batch at a time.
 
         Args:
             images: (N, c, H, W) in [0, 1].
@@ -218,9 +191,10 @@ class MaskedBernoulliInferer(Inferer):
         return MaskedDenoisingOutput.cat(self._run_chunks(images, indices, network, probability))
 
     def encode(self, images: torch.Tensor, network: BinaryLatentDiffusion) -> torch.Tensor:
-        """Code probability y, (N, C, h, w), of slices (N, c, H, W), ``sw_batch_size`` at a time."""
+        """Code probability y, (N, C, h, w), of slices (N, c, H, W), a batch at a time."""
         with self.inference_mode(network, images.device):
-            return torch.cat([network.autoencoder.encode(chunk) for chunk in images.split(self.sw_batch_size)])
+            self.batches.fit(network, images)
+            return torch.cat(list(self.batches.run(len(images), lambda part: network.autoencoder.encode(images[part]))))
 
     def inference_mode(self, network: BinaryLatentDiffusion, device: torch.device) -> InferenceMode:
         """Evaluation mode, no gradients and the inferer's own autocast, all restored on leaving."""
@@ -253,26 +227,15 @@ class MaskedBernoulliInferer(Inferer):
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]:
         """Algorithm 1 one step at a time: yields (z_s, M_s, shares so far) for each time visited."""
         self.scheduler.set_timesteps(self.num_inference_steps, self.noise_level)
-        timesteps = self.scheduler.timesteps.tolist()
-        threshold = _logit(self.probability_threshold)
         # z_L = z XOR eps_L
         noise = uniform(code.shape, generator.at(self.noise_level), code.device)
-        start = torch.full((1,), timesteps[0], device=code.device)
-        sample = self.scheduler.add_noise(code, noise, start)
-        # M_L = 0
-        mask = torch.zeros_like(code, dtype=torch.bool)
+        start = torch.full((1,), self.noise_level - 1, device=code.device)
+        noisy = self.scheduler.add_noise(code, noise, start)
         growth: list[torch.Tensor] = []
-        for timestep in timesteps:
-            times = torch.full((len(code),), timestep, device=code.device)
-            logits = denoiser(sample, timesteps=times).float()
-            # M_{t-1} = M_t OR (eps_hat > P)
-            mask = mask | (logits > threshold)
-            # z0' = M z0_tilde + (1 - M) z;  z_{t-1} ~ B(theta_post(z_t, z0'))
-            stream = generator.at(self.scheduler.previous_timestep(timestep) + 1)
-            sample, _ = self.scheduler.step(logits, timestep, sample, code, mask, stream)
-            # NaN never exceeds P and would pass for a healthy slice: it makes the share NaN too.
-            share = mask.float().mean(dim=(1, 2, 3))
-            growth.append(share.masked_fill(logits.isnan().any(dim=1).any(dim=(1, 2)), torch.nan))
+        for sample, mask, share in self.reverse_steps(
+            self.scheduler, self.probability_threshold, denoiser, code, noisy, generator
+        ):
+            growth.append(share)
             yield sample, mask, growth
 
     def _run_chunks(
@@ -282,17 +245,23 @@ class MaskedBernoulliInferer(Inferer):
         network: BinaryLatentDiffusion,
         probability: torch.Tensor | None,
     ) -> Iterator[MaskedDenoisingOutput]:
-        size = self.sw_batch_size
-        chunks = math.ceil(len(images) / size)
         steps = self.num_inference_steps or self.noise_level
         with (
             self.inference_mode(network, images.device),
-            tqdm(total=chunks * steps, desc="denoising", unit="step", leave=False, disable=not self.progress) as bar,
+            tqdm(
+                total=len(images) * steps, desc="denoising", unit="step", leave=False, disable=not self.progress
+            ) as bar,
         ):
-            for start in range(0, len(images), size):
-                part = slice(start, start + size)
+            self.batches.fit(network, images)
+
+            def run_chunk(part: slice) -> MaskedDenoisingOutput:
+                # A chunk that did not fit the memory is begun again.
+                bar.n = part.start * steps
                 y = network.autoencoder.encode(images[part]) if probability is None else probability[part]
-                yield self._run_chunk(images[part], indices[part], y, network, bar.update)
+                on_step = partial(bar.update, part.stop - part.start)
+                return self._run_chunk(images[part], indices[part], y, network, on_step)
+
+            yield from self.batches.run(len(images), run_chunk)
 
     def _run_chunk(
         self,
@@ -322,10 +291,3 @@ class MaskedBernoulliInferer(Inferer):
             mask=mask if self.return_mask else None,
             mask_growth=growth if self.return_mask else None,
         )
-
-
-def _logit(probability: float) -> float:
-    """log(p / (1 - p)), infinite at 0 and 1."""
-    if probability in (0.0, 1.0):
-        return math.inf if probability else -math.inf
-    return math.log(probability / (1 - probability))

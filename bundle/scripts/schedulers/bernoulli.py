@@ -132,14 +132,34 @@ class BernoulliScheduler(Scheduler):
         Raises:
             ValueError: when not -1 <= previous_timestep < timestep < T.
         """
+        return self.posterior(sample, original_sample, *self.posterior_coefficients(timestep, previous_timestep))
+
+    def posterior_coefficients(
+        self, timestep: int, previous_timestep: int | None = None
+    ) -> tuple[float, float, float, float]:
+        """a, (1 - a) / 2, abar_s and (1 - abar_s) / 2 of :meth:`posterior`, with a = abar_t / abar_s.
+
+        Raises:
+            ValueError: when not -1 <= previous_timestep < timestep < T.
+        """
         earlier = timestep - 1 if previous_timestep is None else previous_timestep
         if not CLEAN <= earlier < timestep < self.num_train_timesteps:
             raise ValueError(
                 f"need -1 <= previous_timestep < timestep < {self.num_train_timesteps}, got {earlier} and {timestep}."
             )
         abar_t, abar_s = self._abar[timestep + 1], self._abar[earlier + 1]
-        alpha, half_beta = abar_t / abar_s, (abar_s - abar_t) / abar_s / 2  # a and (1 - a) / 2
-        half_noise = (1.0 - abar_s) / 2
+        return abar_t / abar_s, (abar_s - abar_t) / abar_s / 2, abar_s, (1.0 - abar_s) / 2
+
+    @staticmethod
+    def posterior(
+        sample: torch.Tensor,
+        original_sample: torch.Tensor,
+        alpha: float | torch.Tensor,
+        half_beta: float | torch.Tensor,
+        abar_s: float | torch.Tensor,
+        half_noise: float | torch.Tensor,
+    ) -> torch.Tensor:
+        """theta_post(z_t, z_0), float32, from :meth:`posterior_coefficients`, as numbers or 0-d tensors."""
         z_t, z_0 = sample.float(), original_sample.float()
         # theta_1 = (a z_t       + (1 - a) / 2) (abar_s z_0       + (1 - abar_s) / 2)
         # theta_0 = (a (1 - z_t) + (1 - a) / 2) (abar_s (1 - z_0) + (1 - abar_s) / 2)

@@ -57,8 +57,8 @@ class AutoencoderTrainer(AdversarialTrainer):
             AdversarialKeys.REALS: images,
             AdversarialKeys.FAKES: fakes.detach(),
             CommonKeys.PRED: fakes.detach(),
-            AdversarialKeys.RECONSTRUCTION_LOSS: reconstruction_loss.item(),
-            "code_uncertainty": uncertainty.item(),
+            AdversarialKeys.RECONSTRUCTION_LOSS: reconstruction_loss.detach(),
+            "code_uncertainty": uncertainty.detach(),
         }
         if adversarial:
             # Only the generator learns here; its gradient passes through the frozen discriminator.
@@ -66,12 +66,12 @@ class AutoencoderTrainer(AdversarialTrainer):
             generator_loss = state.g_loss_function(self.d_inferer(fakes, state.d_network))
             state.d_network.requires_grad_(True)
             loss = loss + generator_loss
-            output[AdversarialKeys.GENERATOR_LOSS] = generator_loss.item()
+            output[AdversarialKeys.GENERATOR_LOSS] = generator_loss.detach()
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         loss.backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         state.g_optimizer.step()
-        return {**output, CommonKeys.LOSS: loss.item()}
+        return {**output, CommonKeys.LOSS: loss.detach()}
 
     def _train_discriminator(self, reals: torch.Tensor, fakes: torch.Tensor) -> dict:
         state = self.state
@@ -80,4 +80,4 @@ class AutoencoderTrainer(AdversarialTrainer):
         loss = state.d_loss_function(self.d_inferer(reals, state.d_network), self.d_inferer(fakes, state.d_network))
         loss.backward()
         state.d_optimizer.step()
-        return {AdversarialKeys.DISCRIMINATOR_LOSS: loss.item()}
+        return {AdversarialKeys.DISCRIMINATOR_LOSS: loss.detach()}

@@ -14,12 +14,13 @@ AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm, between the affines of one subject's files."""
 
 
-def _problem(data: Mapping) -> None:
+def check_problem(data: Mapping) -> None:
+    """Raise the ``problem`` that the data list found with a subject, as a ``ValueError``."""
     if "problem" in data:
         raise ValueError(data["problem"])
 
 
-def _read(path: str, reader: Callable[[str], MetaTensor]) -> MetaTensor:
+def read_image(path: str, reader: Callable[[str], MetaTensor]) -> MetaTensor:
     """One file as float32, or an error that names it."""
     try:
         image = reader(path)
@@ -31,7 +32,7 @@ def _read(path: str, reader: Callable[[str], MetaTensor]) -> MetaTensor:
     return image
 
 
-def _check_not_constant(image: torch.Tensor, names: Sequence[str]) -> None:
+def check_not_constant(image: torch.Tensor, names: Sequence[str]) -> None:
     """Every channel must hold an image."""
     for channel, name in zip(image, names, strict=True):
         if channel.min() == channel.max():
@@ -59,7 +60,7 @@ class LoadSubjectd(Transform):
 
     def __call__(self, data: Mapping) -> dict:
         """Load ``image`` and ``label`` of one item of a data list."""
-        _problem(data)
+        check_problem(data)
         result = dict(data)
         files = data["image"]
         result["image"] = (
@@ -72,7 +73,7 @@ class LoadSubjectd(Transform):
         return result
 
     def _load_3d(self, path: str) -> MetaTensor:
-        image = _read(path, self.reader)
+        image = read_image(path, self.reader)
         if image.ndim != 4:
             raise ValueError(f"{path}: holds a {image.ndim - 1}D image, a 3D volume is wanted.")
         return image
@@ -84,7 +85,7 @@ class LoadSubjectd(Transform):
             raise ValueError(
                 f"{path}: has {len(image)} channel(s), {len(self.sequences)} are wanted: {', '.join(self.sequences)}."
             )
-        _check_not_constant(image, [f"{path} ({name})" for name in self.sequences])
+        check_not_constant(image, [f"{path} ({name})" for name in self.sequences])
         return image
 
     def _stack(self, paths: Sequence[str]) -> MetaTensor:
@@ -98,7 +99,7 @@ class LoadSubjectd(Transform):
             if len(image) != 1:
                 raise ValueError(f"{path}: has {len(image)} channels, one sequence is wanted.")
             _check_same_space(path, image, paths[0], images[0])
-        _check_not_constant(torch.cat([image.as_tensor() for image in images]), paths)
+        check_not_constant(torch.cat([image.as_tensor() for image in images]), paths)
         return MetaTensor(torch.cat([image.as_tensor() for image in images]), meta=images[0].meta)
 
     def _label(self, path: str, image: MetaTensor) -> MetaTensor:
@@ -139,9 +140,9 @@ class LoadPreparedSliced(Transform):
 
     def __call__(self, data: Mapping) -> dict:
         """Load ``image`` and, where the file holds one, ``label`` of one item of a data list."""
-        _problem(data)
+        check_problem(data)
         path, wanted = str(data["image"]), len(self.sequences)
-        array = _read(path, self.reader)
+        array = read_image(path, self.reader)
         if array.ndim != 3 or len(array) not in (wanted, wanted + 1):
             raise ValueError(
                 f"{path}: shape {tuple(array.shape)}, wanted ({wanted} or {wanted + 1} with the label, rows, columns)."
@@ -171,10 +172,10 @@ class LoadGreyImaged(Transform):
 
     def __call__(self, data: Mapping) -> dict:
         """Load ``image`` of one item of a data list."""
-        _problem(data)
+        check_problem(data)
         path = str(data["image"])
-        image = _read(path, self._read_grey)
-        _check_not_constant(image, [path])
+        image = read_image(path, self._read_grey)
+        check_not_constant(image, [path])
         result = {**data, "image": image}
         if data.get("healthy"):
             result["label"] = MetaTensor(torch.zeros_like(image.as_tensor()))

@@ -81,7 +81,7 @@ class ResultWriter:
 
     def finish(self, engine: Any) -> None:
         """Gather the scores of all subjects."""
-        logger.info("scores of all finished subjects: %s", self.results.write_scores())
+        self.results.write_scores()
 
     def write(self, subject: str, output: Mapping[str, MetaTensor], cost: Mapping[str, Any] | None = None) -> None:
         """Write one subject: images, scores, picture and what it cost."""

@@ -1,0 +1,178 @@
+"""Iterations a second of both training stages, share of the machine's peak, and share of time the loader is waited for.
+
+The trainers are those of the bundle's configs, without validation, pictures and checkpoints; stage 2 reads cached codes
+(random ones here, time does not depend on them). From the repository root:
+
+    PYTHONPATH=bundle python benchmarks/training_speed.py --iterations 10 --batch 8
+    PYTHONPATH=bundle python benchmarks/training_speed.py --paper --iterations 300 --batch 32 \
+        --compile_modes none default
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+import torch
+from ignite.engine import Events
+from ignite.handlers import BasicTimeProfiler
+from machine import ceilings, peak_memory, reset_peak_memory, synchronise
+from models import FORMATS, read_configs
+from torch.utils.data import Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from scripts.code_cache import CodeDataset
+
+logger = logging.getLogger("training_speed")
+WARM_UP = 3
+
+
+class RandomCodes(CodeDataset):
+    """Cached code probabilities, without the slices they would come from."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.count, self.variants, self.epoch = count, 1, 0
+        self.probabilities = torch.randint(0, 256, (count, 128, 32, 32), dtype=torch.uint8, device=device)
+
+
+class RandomSlices(Dataset):
+    """Slices in memory."""
+
+    def __init__(self, count: int, channels: int, size: int) -> None:
+        self.slices = torch.rand(count, channels, size, size)
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.slices)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """One slice; numbers beyond the last begin anew."""
+        return {"image": self.slices[index % len(self)]}
+
+
+class Stopwatch:
+    """Seconds from the end of the warm-up to the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, 0.0
+
+    def attach(self, engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=WARM_UP), self.start)
+        engine.add_event_handler(Events.COMPLETED, self.stop)
+
+    def start(self, engine) -> None:
+        """Begin to count."""
+        reset_peak_memory(self.device)
+        synchronise(self.device)
+        self.begin = time.perf_counter()
+
+    def stop(self, engine) -> None:
+        """The count's end."""
+        synchronise(self.device)
+        self.seconds = time.perf_counter() - self.begin
+
+
+def make_trainer(stage: str, arguments: argparse.Namespace, memory_format: str, mode: str):
+    """The config's trainer and network, on data made here."""
+    paper = ["brats2020"] if arguments.paper else []
+    device = torch.device(arguments.device)
+    changes = {
+        "device": device,
+        "output_dir": "unused",
+        "batch_size": arguments.batch,
+        "epoch_length": arguments.iterations + WARM_UP,
+        "max_epochs": 1,
+        "memory_format": FORMATS[memory_format],
+        "num_workers": 0,
+        "progress": False,
+        "train#handlers": [],
+    }
+    if stage == "diffusion":
+        changes |= {"train#dataset": RandomCodes(256, device), "frozen_autoencoder": "$@autoencoder.to(@device)"}
+    parser = read_configs(f"train_{stage}", *paper, **changes)
+    if stage == "autoencoder":
+        channels = len(parser.get_parsed_content("sequences"))
+        parser["train#dataset"] = RandomSlices(64, channels, arguments.crop_size)
+    network = parser.get_parsed_content("network")
+    if mode != "none":
+        network.compile(mode=mode)
+    return parser.get_parsed_content("train#trainer"), network
+
+
+def operations(trainer, network: torch.nn.Module) -> float:
+    """Floating-point operations of one iteration, forward and backward, counted by torch."""
+    compiled, network._compiled_call_impl = network._compiled_call_impl, None
+    batch = next(iter(trainer.data_loader))
+    with FlopCounterMode(display=False) as counter:
+        trainer._iteration(trainer, batch)
+    network._compiled_call_impl = compiled
+    return float(counter.get_total_flops())
+
+
+def measure(stage: str, arguments: argparse.Namespace, memory_format: str, mode: str, peak: float) -> dict:
+    """One training of a few iterations."""
+    device = torch.device(arguments.device)
+    trainer, network = make_trainer(stage, arguments, memory_format, mode)
+    flops = operations(trainer, network)
+    profiler, watch = BasicTimeProfiler(), Stopwatch(device)
+    profiler.attach(trainer)
+    watch.attach(trainer)
+    start = time.perf_counter()
+    trainer.run()
+    rate = arguments.iterations / watch.seconds
+    times = profiler.get_results()
+    row = {
+        "stage": stage,
+        "batch": arguments.batch,
+        "memory_format": memory_format,
+        "compile_mode": mode,
+        "iterations_a_second": rate,
+        "images_a_second": rate * arguments.batch,
+        "gflop_an_iteration": flops / 1e9,
+        "share_of_peak": rate * flops / 1e9 / peak,
+        "loader_share": times["dataflow_stats"]["total"] / (watch.seconds + 1e-9),
+        "warm_up_seconds": time.perf_counter() - start - watch.seconds,
+        "peak_memory_gb": peak_memory(device) / 1e9,
+    }
+    logger.info(
+        "%(stage)-11s batch %(batch)d %(memory_format)-13s compile %(compile_mode)-8s %(iterations_a_second)8.2f "
+        "iterations/s, %(images_a_second)8.1f images/s, %(share_of_peak).3f of peak, loader %(loader_share).3f, "
+        "warm-up %(warm_up_seconds).1f s, %(peak_memory_gb).2f GB",
+        row,
+    )
+    return row
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--paper", action="store_true", help="networks of the paper's size")
+    parser.add_argument("--stages", nargs="+", default=["autoencoder", "diffusion"])
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop_size", type=int, default=256, help="slices of stage 1")
+    parser.add_argument("--memory_formats", nargs="+", default=list(FORMATS))
+    parser.add_argument("--compile_modes", nargs="+", default=["none"], help="none, or modes of torch.compile")
+    parser.add_argument("--output", type=Path, default=Path("training_speed.json"))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    limits = ceilings(torch.device(arguments.device))
+    logger.info("%s: %.0f GFLOP/s in bfloat16, %.0f GB/s copied", *limits.values())
+    rows = [
+        measure(stage, arguments, memory_format, mode, limits["bfloat16_gflops"])
+        for stage in arguments.stages
+        for memory_format in arguments.memory_formats
+        for mode in arguments.compile_modes
+    ]
+    arguments.output.write_text(
+        json.dumps({"torch": torch.__version__, "machine": limits, "rows": rows}, indent=2) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Several processes as one: what the overlays ``multi_gpu_*.json`` put in place of single-process parts."""
+
+from .averaging import AverageGradients
+from .batch_shard import BatchShard, shard_loader
+from .process_group import ProcessGroup
+from .shared_failures import SharedFailures
+from .shared_results import SharedResultFolder
+
+__all__ = [
+    "AverageGradients",
+    "BatchShard",
+    "ProcessGroup",
+    "SharedFailures",
+    "SharedResultFolder",
+    "shard_loader",
+]

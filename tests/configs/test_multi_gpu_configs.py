@@ -1,0 +1,59 @@
+"""What the overlays for several processes promise the base configurations, without running them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bundle_runner import CONFIGS
+from monai.bundle import ConfigParser
+
+
+def load(*names: str) -> dict:
+    return ConfigParser.load_config_files([str(CONFIGS / f"{name}.json") for name in names])
+
+
+@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+def test_all_that_is_trained_is_kept_in_step(stage: str):
+    config = load(stage, "multi_gpu_train")
+    saved = next(h for h in config["train"]["handlers"] if h["_target_"].endswith("TrainingCheckpoint"))["objects"]
+    named = {v for v in saved.values() if "optimizer" in v or v in ("@network", "@discriminator")}
+    assert {*config["trained"]["networks"], *config["trained"]["optimizers"]} == named
+    assert config["in_step"]["networks"] == "@trained#networks" and "$@in_step" in config["initialize"]
+
+
+@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+def test_training_differs_from_the_base_only_where_it_must(stage: str):
+    base, config = load(stage), load(stage, "multi_gpu_train")
+    for side in ("train", "validate"):
+        kept = {k: v for k, v in config[side]["dataloader"].items() if k not in ("_target_", "group")}
+        assert kept == {k: v for k, v in base[side]["dataloader"].items() if k != "_target_"}
+    changed = {key for key in base if config[key] != base[key]}
+    assert changed == {"device", "progress", "failures", "split", "train", "validate", "initialize"}
+    # Weights are drawn when networks are built; one process builds them in the trainer's order.
+    added = config["initialize"][len(base["initialize"]) :]
+    assert config["initialize"][: len(base["initialize"])] == base["initialize"]
+    assert added == ["$@train#trainer", "$@in_step"]
+
+
+@pytest.mark.parametrize(
+    ("base", "overlay", "changed"),
+    [
+        (["inference"], "multi_gpu_inference", {"inference"}),
+        (["inference", "evaluation"], "multi_gpu_evaluation", {"evaluation", "judging"}),
+    ],
+)
+def test_inference_differs_from_the_base_only_where_it_must(base: list[str], overlay: str, changed: set[str]):
+    before, after = load(*base), load(*base, overlay)
+    assert {k for k in before if before[k] != after[k]} == {"device", "progress", "failures", "results", *changed}
+    for key in ("output_dir", "settings"):
+        assert before["results"][key] == after["results"][key]
+
+
+def test_the_two_overlays_of_inference_agree():
+    first, second = (
+        json.loads((CONFIGS / f"multi_gpu_{name}.json").read_text()) for name in ("inference", "evaluation")
+    )
+    shared = first.keys() & second.keys()
+    assert {key: first[key] for key in shared} == {key: second[key] for key in shared}
+    assert first.keys() - shared == {"inference"} and second.keys() - shared == {"evaluation", "judging"}

@@ -1,0 +1,105 @@
+"""The compiled loop gives what the plain loop gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import CODE_SHAPE, random_code, random_slices, tiny_denoiser, tiny_network
+from masked_bernoulli_recording import L, assert_masks_for_real, inferer
+from torch import nn
+
+from scripts.inferers.compiled_steps import CompiledReverseSteps, step_tables
+from scripts.noise import SliceGenerator, numbers, word_offsets
+
+
+def run_with(steps, slices, network, **changes):
+    run = inferer(**changes)
+    if steps is not None:
+        run.reverse_steps = steps
+    return run.run_slices(slices, torch.arange(len(slices)) + 3, network)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0])
+def test_same_bits_as_the_plain_loop(threshold):
+    """Traced and split into graphs, but computed by the same kernels, it agrees to the last bit."""
+    slices, network = random_slices(3), tiny_network()
+    plain = run_with(None, slices, network, probability_threshold=threshold)
+    compiled = run_with(CompiledReverseSteps(backend="aot_eager"), slices, network, probability_threshold=threshold)
+    assert torch.equal(compiled.mask, plain.mask)
+    assert torch.equal(compiled.mask_growth, plain.mask_growth)
+    assert torch.equal(compiled.reconstruction, plain.reconstruction)
+    if threshold == 0.5:
+        assert_masks_for_real(plain)
+
+
+def test_one_compilation_for_all_steps_and_smaller_batches():
+    """Five slices in batches of four: the last one is filled up, and cut again."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    slices, network = random_slices(5), tiny_network()
+    plain = run_with(None, slices, network, sw_batch_size=4)
+    compiled = run_with(CompiledReverseSteps(backend=backend), slices, network, sw_batch_size=4)
+    assert torch.equal(compiled.mask, plain.mask)
+    torch.testing.assert_close(compiled.reconstruction, plain.reconstruction, atol=1e-5, rtol=1e-5)
+    first = len(graphs)
+    assert first > 0
+    run = CompiledReverseSteps(backend=backend)
+    run_with(run, slices, network, sw_batch_size=4)
+    again = len(graphs) - first
+    run_with(run, slices, network, sw_batch_size=4, num_inference_steps=3)
+    assert len(graphs) == first + again, "other steps must not be compiled anew"
+
+
+class OneConvolution(nn.Module):
+    """A denoiser that compiles quickly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(CODE_SHAPE[0], CODE_SHAPE[0], 3, padding=1)
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        return 3 * self.convolution(x) + timesteps[:, None, None, None] / L - 1
+
+
+def test_inductor_agrees():
+    """The real compiler: rounding may differ, single bits of the code may flip."""
+    code, generator = random_code(2), SliceGenerator(3, [0, 7])
+    plain, compiled = inferer(), inferer(compile_mode="default")
+    with torch.no_grad():
+        expected, mask, growth = plain.denoise(code, OneConvolution().eval(), generator)
+        result, compiled_mask, compiled_growth = compiled.denoise(code, OneConvolution().eval(), generator)
+    assert 0.02 < mask.float().mean() < 0.98
+    assert (expected != code).float().mean() > 0.02
+    assert (result != expected).float().mean() < 0.002
+    assert (compiled_mask != mask).float().mean() < 0.002
+    torch.testing.assert_close(compiled_growth, growth, atol=0.002, rtol=0)
+
+
+def test_not_a_number_is_seen():
+    denoiser = tiny_denoiser()
+    with torch.no_grad():
+        denoiser.out[-1].conv.bias.fill_(torch.nan)
+    run = inferer()
+    run.reverse_steps = CompiledReverseSteps(backend="aot_eager")
+    with torch.no_grad():
+        _, _, growth = run.denoise(random_code(2), denoiser, SliceGenerator(3, [0, 1]))
+    assert growth.isnan().all()
+
+
+def test_tables_are_the_loops_own_numbers():
+    run = inferer(probability_threshold=0.25)
+    generator = SliceGenerator(3, [4, 9])
+    run.scheduler.set_timesteps(4, L)
+    times, coefficients, states = step_tables(run.scheduler, 0.25, generator)
+    assert times.tolist() == run.scheduler.timesteps.tolist() == [7, 5, 3, 1]
+    assert coefficients.dtype == torch.float32
+    for row, timestep in enumerate(times.tolist()):
+        earlier = run.scheduler.previous_timestep(timestep)
+        expected = (*run.scheduler.posterior_coefficients(timestep, earlier), torch.logit(torch.tensor(0.25)).item())
+        torch.testing.assert_close(coefficients[row], torch.tensor(expected))
+        assert torch.equal(numbers(states[row], word_offsets(7))[:, :7], generator.at(earlier + 1).rand((2, 7)))
