@@ -148,6 +148,19 @@ def test_the_configured_weights_may_be_asked_for(names: object, tmp_path: Path):
     assert checked == {"image": "x", "model_filename": names}
 
 
+def test_a_sheared_image_gets_no_straightened_label(server: TinyServer):
+    """ITK's NIfTI writer makes the axes orthogonal without a word to the client; its NRRD writer keeps them."""
+    affine = AFFINE.copy()
+    affine[0, 1] = 0.2
+    path = server.studies.parent / "sheared.nii.gz"
+    image = nib.load(server.image)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    request = {"image": str(path), "image_path": str(path)}
+    with pytest.raises(ValueError, match=r"sheared\.nii\.gz: its axes are not at right angles \(cosine 0\.13"):
+        server.infer(**request)
+    assert server.infer(**request, result_extension=".nrrd")["result"]["image_score"] > 0
+
+
 def volume() -> MetaTensor:
     return MetaTensor(torch.rand(1, 4, 5, 3), affine=torch.as_tensor(AFFINE), meta={"sform_code": 4})
 

@@ -28,6 +28,10 @@ MAP_TAG = "anomaly_map"
 """Tag of the float maps among the labels."""
 
 
+LARGEST_COSINE = 1e-3
+"""Between two axes of an image that counts as right-angled."""
+
+
 def optional_number(value: Any) -> Any:
     """A setting that may be unset, as clients send it: their forms know text only, and an empty one for ``None``.
 
@@ -74,6 +78,29 @@ class CheckRequestd(Transform):
                 f"send model_filename {self.weights.name!r}, or keep other *.pt files elsewhere."
             )
         return {key: value for key, value in data.items() if key != "label"}
+
+
+class CheckGeometryd(Transform):
+    """Refuse an image whose label the server would put elsewhere: it writes NIfTI with axes at right angles only.
+
+    Raises (when called):
+        ValueError: when the axes of ``image`` are not at right angles and the label is to be NIfTI; names the file, the
+            largest cosine between two axes and what is allowed.
+    """
+
+    def __call__(self, data: Mapping) -> dict:
+        """Check ``image``, as it was loaded."""
+        path = str(data["image_path"])
+        wanted = str(data.get("result_extension") or path)
+        axes = np.asarray(data["image"].affine, dtype=np.float64)[:3, :3]
+        axes = axes / np.linalg.norm(axes, axis=0)  # a copy: the affine itself is not to change
+        cosine = np.abs(axes.T @ axes - np.eye(3)).max()
+        if cosine > LARGEST_COSINE and wanted.endswith((".nii", ".nii.gz")):
+            raise ValueError(
+                f"{path}: its axes are not at right angles (cosine {cosine:.2g}, allowed are {LARGEST_COSINE:g}), "
+                "and the server would straighten the label; ask for result_extension '.nrrd'."
+            )
+        return dict(data)
 
 
 class TakeMaskShared(Transform):

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -80,17 +80,26 @@ class LabelServer:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=60) as answer:
             return answer.read()
 
-    def infer(self, image: str = "", upload: Path | None = None, output: str = "json", **params) -> tuple[int, bytes]:
-        """Status and body of a request, its fields as a form sends them."""
-        mark = "boundary-of-the-form"
-        fields = [f'--{mark}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{json.dumps(params)}\r\n'.encode()]
-        if upload:
-            head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{upload.name}"\r\n\r\n'
-            fields += [head.encode(), upload.read_bytes(), b"\r\n"]
+    def infer(
+        self, image: str = "", upload: Path | None = None, output: str = "json", session: str = "", **params
+    ) -> tuple[int, bytes]:
+        """Status and body of a request."""
+        query = f"infer/{self.name}?image={image}&session_id={session}&output={output}"
+        return self.send("POST", query, {"params": json.dumps(params)}, {"file": upload} if upload else {})
+
+    def send(self, method: str, query: str, fields: Mapping[str, str], files: Mapping[str, Path]) -> tuple[int, bytes]:
+        """Status and body of what a form sends."""
+        mark, parts = "boundary-of-the-form", [((f'name="{key}"'), text.encode()) for key, text in fields.items()]
+        parts += [(f'name="{key}"; filename="{path.name}"', path.read_bytes()) for key, path in files.items()]
+        body = b"".join(
+            f"--{mark}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
+            for head, content in parts
+        )
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/infer/{self.name}?image={image}&output={output}",
-            data=b"".join([*fields, f"--{mark}--\r\n".encode()]),
+            f"http://127.0.0.1:{self.port}/{query}",
+            data=body + f"--{mark}--\r\n".encode(),
             headers={"Content-Type": f"multipart/form-data; boundary={mark}"},
+            method=method,
         )
         try:
             with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:

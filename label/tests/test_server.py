@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bundle_runner import BUNDLE, check_run, run_bundle
+from monai.transforms import LoadImage
 from scipy import ndimage
 
 from .conftest import LabelServer, save
@@ -156,6 +157,22 @@ def test_an_uploaded_volume_lies_as_it_did(server: LabelServer, volume: Path, tm
     flat = np.moveaxis(voxels(kept), 0, -1)
     expected = segmented(flat, np.moveaxis(array, 0, 2), FEW["anomaly_threshold"])
     assert np.array_equal(np.moveaxis(voxels(label), 0, -1), expected)
+
+
+def test_a_session_as_slicer_uses_it(server: LabelServer, volume: Path, tmp_path: Path):
+    """The volume is sent once; settings come as the panel holds them; the label is wanted as NRRD."""
+    status, body = server.send("PUT", "session/", {}, {"files": volume})
+    assert status == 200, body
+    params = {**json.loads(server.get("info/"))["models"][server.name]["config"], "anomaly_threshold": "0.15"}
+    params |= {"device": "cpu", "model_filename": "model.pt", "num_inference_steps": 3}
+    params |= {"result_extension": ".nrrd", "result_dtype": "uint8"}
+    status, body = server.infer("name", session=json.loads(body)["session_id"], output="image", **params)
+    assert status == 200, body
+    (tmp_path / "label.nrrd").write_bytes(body)
+    label = LoadImage(image_only=True)(tmp_path / "label.nrrd")
+    expected = server.labelled(image=volume.name.removesuffix(".nii.gz"), **FEW)
+    assert np.array_equal(label.numpy(), voxels(expected))
+    np.testing.assert_allclose(label.affine, nib.load(volume).affine, atol=1e-4)
 
 
 def test_wrong_volumes_are_refused_and_the_server_goes_on(server: LabelServer, volume: Path):
