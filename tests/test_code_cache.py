@@ -105,9 +105,16 @@ def test_certainty_stays_certain():
 
 def test_no_gradients_and_evaluation_mode(autoencoder):
     autoencoder.train()
-    codes = cache(autoencoder, slices(augmented=False))
-    assert not autoencoder.training
-    assert not codes[0]["probability"].requires_grad
+    encode, seen = autoencoder.encode, []
+
+    def watched(images):
+        seen.append((torch.is_grad_enabled(), autoencoder.training))
+        return encode(images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autoencoder, "encode", watched)
+        cache(autoencoder, slices(augmented=False), batch_size=None)
+    assert seen == [(False, False)]
 
 
 def test_amp(autoencoder):

@@ -103,11 +103,18 @@ def test_a_subject_may_hold_all_series_in_one_folder_and_other_files(tmp_path: P
 
 
 DESCRIPTIONS: dict[str | None, list[str]] = {
-    "t1": ["t1_mprage_sag_p2_iso", "AX T1 FSE", "T1w 3D TFE"],
+    "t1": [
+        "t1_mprage_sag_p2_iso",
+        "AX T1 FSE",
+        "T1w 3D TFE",
+        "T1 pre contrast",
+        "T1 without contrast",
+        "t1 non-contrast",
+    ],
     "t1ce": ["t1_mprage_sag_p2_iso_KM", "AX T1 POST GAD", "T1ce", "t1c", "T1 +C", "Gd T1 tra", "T1W TSE CE", "C+ T1"],
     "flair": ["t2_tirm_tra_dark-fluid", "AX FLAIR T2", "3D_FLAIR"],
     "t2": ["t2_tse_tra", "AX T2 FSE"],
-    None: ["T1 FLAIR", "T1 pre contrast", "localizer", "ep2d_diff_tra_ADC", "t2*_gre", ""],
+    None: ["T1 FLAIR", "localizer", "ep2d_diff_tra_ADC", "t2*_gre", ""],
 }
 
 
@@ -182,6 +189,18 @@ def test_a_series_of_other_geometry(change: dict, message: str, tmp_path: Path):
     folder = write(tmp_path / "P1", flair=change)
     with pytest.raises(ValueError, match=f"P1: series 'FLAIR axial' has another geometry than 't1_tra': .*{message}"):
         load(folder)
+
+
+def test_another_frame_of_reference_is_told(tmp_path: Path, caplog):
+    folder = write(tmp_path / "P1")
+    with caplog.at_level("WARNING"):
+        load(folder)
+    assert "frame of reference" not in caplog.text
+    for path in (folder / "flair").iterdir():
+        edit(path, lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3"))
+    with caplog.at_level("WARNING"):
+        load(folder)
+    assert "series 'FLAIR axial' has another frame of reference than 't1_tra'" in caplog.text
 
 
 def remove_slice(files: list[Path]) -> str:

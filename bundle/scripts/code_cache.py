@@ -31,10 +31,11 @@ class CodeDataset(Dataset):
         dataset: the slices; variant v is its epoch v.
         autoencoder: frozen, on the device that encodes.
         variants: how many times each slice is encoded; 1 for data without augmentation.
-        batch_size: slices encoded at once.
+        batch_size: slices encoded at once; ``None`` for 8.
         amp: encode in bfloat16 autocast.
         progress: show a progress bar.
-        device: where the codes are kept: on the GPU no batch has to be carried there. ``None`` for the CPU.
+        device: where the codes are kept: on the GPU no batch has to be carried there. ``None`` for the CPU, which is
+            also taken when they need more than half of the GPU's free memory.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class CodeDataset(Dataset):
         dataset: HealthySliceDataset,
         autoencoder: BinarizingAutoencoder,
         variants: int = 1,
-        batch_size: int = 8,
+        batch_size: int | None = 8,
         amp: bool = False,
         progress: bool = True,
         device: torch.device | str | None = None,
@@ -50,6 +51,7 @@ class CodeDataset(Dataset):
         if variants < 1:
             raise ValueError(f"variants must be at least 1, got {variants}.")
         self.count, self.variants, self.epoch = len(dataset), variants, 0
+        batch_size = batch_size or 8
         encoder_device, processes = next(autoencoder.parameters()).device, idist.get_world_size()
         pieces: list[torch.Tensor] = []
         for variant in tqdm(range(variants), desc="encoding", unit="variant", disable=not progress):
@@ -62,7 +64,8 @@ class CodeDataset(Dataset):
                         probability = autoencoder.eval().encode(torch.stack(items).to(encoder_device))
                     piece = (probability * LEVELS).round().to(torch.uint8).cpu()
                 pieces.append(piece)
-        self.probabilities = torch.cat(_from_their_makers(pieces)).to(device or "cpu")
+        self.probabilities = torch.cat(_from_their_makers(pieces))
+        self.probabilities = self.probabilities.to(_where_it_fits(device, self.probabilities.numel()))
         logger.info("%d codes of %d slices, %.0f MB", *self._size())
 
     def _size(self) -> tuple[int, int, float]:
@@ -93,6 +96,17 @@ class CodeDataset(Dataset):
 def collate(items: Any) -> Any:
     """The ``collate_fn`` of both kinds of data set: batches that come as such stay, single items are put together."""
     return items if isinstance(items, dict) else default_collate(items)
+
+
+def _where_it_fits(device: torch.device | str | None, needed: int) -> torch.device:
+    """``device``, or the CPU when ``needed`` bytes are more than half of what is free on a CUDA device."""
+    wanted = torch.device(device or "cpu")
+    if wanted.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(wanted)
+        if needed > free / 2:
+            logger.warning("%.1f GB of codes, %.1f GB free on %s: kept on the CPU", needed / 1e9, free / 1e9, wanted)
+            return torch.device("cpu")
+    return wanted
 
 
 def _from_their_makers(pieces: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from ignite.engine import Engine, Events
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from scripts.handlers import EpochSeed, HistoryHandler, PictureHandler, TrainingCheckpoint
+from scripts.handlers.training_checkpoint import _lay_out_like_parameters
 
 
 class Numbers(Dataset):
@@ -143,3 +145,31 @@ def test_pictures_show_every_image_and_restore_the_mode(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0002.png", "epoch_0004.png"]
     torch.testing.assert_close(seen["batch"][:, 0, 0, 0], torch.tensor([0.0, 0.4, 0.8]))
     assert not seen["training"] and network.training
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_moments_follow_the_memory_format_of_the_weights(fused):
+    """A run may go on in another memory format: the moments must still belong to their weights."""
+
+    def one(memory_format):
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(4, 5, 3).to(memory_format=memory_format)
+        return network, torch.optim.Adam(network.parameters(), lr=0.1, fused=fused)
+
+    def step(network, optimizer):
+        optimizer.zero_grad()
+        network(images).square().mean().backward()
+        optimizer.step()
+
+    images = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    network, optimizer = one(torch.contiguous_format)
+    step(network, optimizer)
+    other, other_optimizer = one(torch.channels_last)
+    other.load_state_dict(network.state_dict())
+    other_optimizer.load_state_dict(deepcopy(optimizer.state_dict()))
+    _lay_out_like_parameters(other_optimizer)
+    for parameter in other.parameters():
+        assert other_optimizer.state[parameter]["exp_avg"].stride() == parameter.stride()
+    step(network, optimizer)
+    step(other, other_optimizer)
+    torch.testing.assert_close(other.weight.contiguous(), network.weight.contiguous(), atol=1e-4, rtol=0)

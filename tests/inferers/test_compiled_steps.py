@@ -8,7 +8,7 @@ from helpers import CODE_SHAPE, random_code, random_slices, tiny_denoiser, tiny_
 from masked_bernoulli_recording import L, assert_masks_for_real, inferer
 from torch import nn
 
-from scripts.inferers.compiled_steps import CompiledReverseSteps, step_tables
+from scripts.inferers.compiled_steps import CompiledReverseSteps, _update, step_tables
 from scripts.noise import SliceGenerator, numbers, word_offsets
 
 
@@ -103,3 +103,24 @@ def test_tables_are_the_loops_own_numbers():
         expected = (*run.scheduler.posterior_coefficients(timestep, earlier), torch.logit(torch.tensor(0.25)).item())
         torch.testing.assert_close(coefficients[row], torch.tensor(expected))
         assert torch.equal(numbers(states[row], word_offsets(7))[:, :7], generator.at(earlier + 1).rand((2, 7)))
+
+
+def test_a_batch_that_did_not_fit_is_not_filled_up_again():
+    """Two slices fit; a compiled loop that padded the halves to four would fail for ever."""
+    network, slices, sizes = tiny_network(), random_slices(4), []
+    expected = run_with(None, slices, network, sw_batch_size=2)
+    forward = network.denoiser.forward
+
+    def scarce(x, timesteps):
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(x, timesteps=timesteps)
+
+    steps = CompiledReverseSteps(backend="eager")
+    steps.update = _update
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network.denoiser, "forward", scarce)
+        output = run_with(steps, slices, network, sw_batch_size=4)
+    assert sizes == [4] + 2 * L * [2]
+    assert torch.equal(output.mask, expected.mask)

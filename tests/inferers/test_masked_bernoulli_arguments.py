@@ -44,6 +44,13 @@ def test_bad_arguments_are_named(changes, message):
         inferer(**changes)
 
 
+def test_whole_numbers_may_be_floats():
+    slices, network = random_slices(3), tiny_network()
+    whole = inferer(sw_batch_size=2, num_inference_steps=4).run_slices(slices, torch.arange(3), network)
+    floats = inferer(noise_level=8.0, sw_batch_size=2.0, num_inference_steps=4.0)
+    assert torch.equal(floats.run_slices(slices, torch.arange(3), network).mask, whole.mask)
+
+
 def test_defaults_are_the_papers():
     run = MaskedBernoulliInferer(BernoulliScheduler())
     assert (run.noise_level, run.probability_threshold) == (200, 0.5)

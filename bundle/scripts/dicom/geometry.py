@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from .headers import DicomImage, DicomSeries
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
 """Largest difference between two images' spacing or position, in mm, or direction cosine."""
@@ -38,6 +41,8 @@ def sorted_images(series: DicomSeries, place: str) -> list[DicomImage]:
 def check_same_geometry(volumes: Sequence[Sequence[DicomImage]], names: Sequence[str], place: str) -> None:
     """The volumes must have the size, spacing, orientation and origin of the first.
 
+    Another frame of reference is warned of only: software that registers series often gives them one of their own.
+
     Args:
         volumes: of each series the sorted images.
         names: what errors call the series.
@@ -48,6 +53,10 @@ def check_same_geometry(volumes: Sequence[Sequence[DicomImage]], names: Sequence
     """
     first = _geometry(volumes[0])
     for volume, name in zip(volumes, names, strict=True):
+        if volume[0].frame and volumes[0][0].frame and volume[0].frame != volumes[0][0].frame:
+            logger.warning(
+                "%s: series %r has another frame of reference than %r: are they registered?", place, name, names[0]
+            )
         for key, value in _geometry(volume).items():
             if not np.allclose(value, first[key], rtol=0, atol=TOLERANCE):
                 raise ValueError(

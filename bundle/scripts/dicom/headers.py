@@ -28,6 +28,7 @@ TAGS = [
     "PixelSpacing",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "FrameOfReferenceUID",
 ]
 
 
@@ -44,6 +45,7 @@ class DicomImage:
         spacing: mm between rows and between columns; ``None`` where the header has none.
         position: of the first pixel's centre in mm, x to the left, y to the back, z to the head; or ``None``.
         orientation: direction cosines along a row, then along a column; or ``None``.
+        frame: FrameOfReferenceUID, what positions are relative to; empty where the header has none.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class DicomImage:
     spacing: tuple[float, ...] | None
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
+    frame: str = ""
 
 
 @dataclass
@@ -116,6 +119,7 @@ def _image(path: Path, header: Any) -> DicomImage:
         spacing=_numbers(header.get("PixelSpacing"), 2),
         position=_numbers(header.get("ImagePositionPatient"), 3),
         orientation=_numbers(header.get("ImageOrientationPatient"), 6),
+        frame=str(header.get("FrameOfReferenceUID") or ""),
     )
 
 

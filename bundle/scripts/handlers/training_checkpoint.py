@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 
 from ..files import load_checkpoint, remove_stale_partials, save_checkpoint, writable_folder
@@ -77,6 +78,8 @@ class TrainingCheckpoint:
             )
         for name, item in self.objects.items():
             item.load_state_dict(checkpoint["objects"][name])
+            if isinstance(item, torch.optim.Optimizer):
+                _lay_out_like_parameters(item)
         engine.state.epoch, engine.state.iteration = checkpoint["epoch"], checkpoint["iteration"]
         self.evaluator.state.best_metric = checkpoint["best_metric"]
         self.evaluator.state.best_metric_epoch = checkpoint["best_metric_epoch"]
@@ -105,3 +108,15 @@ class TrainingCheckpoint:
         if idist.get_rank() == 0 and not (self.folder / "best.pt").is_file():
             logger.warning("no validation ran in %d epoch(s): best.pt holds the last weights", engine.state.epoch)
             save_checkpoint(self.folder / "best.pt", self.weights.state_dict())
+
+
+def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer's moments the strides of their parameters.
+
+    Loaded moments keep the memory format that they were saved in. Where the parameters have another one now, a fused
+    optimizer walks through both as they lie in memory and applies them to the wrong weights.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.ndim:
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

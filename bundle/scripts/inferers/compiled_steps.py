@@ -17,7 +17,8 @@ class CompiledReverseSteps:
 
     All that changes from step to step comes in small tensors that are made before the loop, so one compiled function
     (in the modes with CUDA graphs: one recorded graph) serves every step, and the elementwise part becomes a few
-    kernels. Batches smaller than the largest so far are filled up, since another size would be compiled anew.
+    kernels. Batches smaller than the one before are filled up, since another size would be compiled anew, as
+    larger ones are.
 
     The compiler may round differently, so results can differ from the plain loop's in single bits.
 
@@ -41,14 +42,17 @@ class CompiledReverseSteps:
         generator: SliceGenerator,
     ) -> Iterator[Step]:
         """Arguments and results are those of the plain loop."""
-        count, self.size = len(code), max(self.size, len(code))
+        count, size = len(code), max(self.size, len(code))
         times, coefficients, states = step_tables(scheduler, probability_threshold, generator)
-        filler = self.size - count
+        filler = size - count
         code, sample, streams = _fill(code, 0, filler), _fill(sample, 0, filler), _fill(states, 1, filler)
         mask, offsets = torch.zeros_like(code, dtype=torch.bool), word_offsets(code[0].numel(), code.device)
+        # Known to fit only when the first step has come through: a smaller batch after a failure is not filled up.
+        self.size = 0
         for i in range(len(times)):
-            timesteps = times[i].expand(self.size).contiguous()
+            timesteps = times[i].expand(size).contiguous()
             result = self.update(denoiser, sample, mask, code, timesteps, coefficients[i], streams[i], offsets)
+            self.size = size
             # A replayed graph writes its results to the same place every time.
             sample, mask, share = (tensor.clone() for tensor in result)
             yield sample[:count], mask[:count], share[:count]

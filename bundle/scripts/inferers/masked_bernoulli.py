@@ -80,13 +80,14 @@ class MaskedBernoulliInferer(Inferer):
             raise ValueError(f"probability_threshold must lie in [0, 1], got {probability_threshold}.")
         if sw_batch_size is not None and sw_batch_size < 1:
             raise ValueError(f"sw_batch_size must be at least 1, got {sw_batch_size}.")
-        self.scheduler, self.noise_level, self.num_inference_steps = scheduler, noise_level, num_inference_steps
+        scheduler.set_timesteps(num_inference_steps, noise_level)
+        # Whole numbers may come as floats, e.g. 200.0.
+        self.scheduler, self.noise_level, self.num_inference_steps = scheduler, int(noise_level), num_inference_steps
         self.probability_threshold = probability_threshold
-        self.seed, self.batches, self.amp = seed, Batches(sw_batch_size), amp
+        self.seed, self.batches, self.amp = seed, Batches(None if sw_batch_size is None else int(sw_batch_size)), amp
         self.anomaly_map, self.slice_selector = anomaly_map, slice_selector or SliceSelector()
         self.return_mask, self.progress = return_mask, progress
         self.reverse_steps = masked_reverse_steps if compile_mode is None else CompiledReverseSteps(compile_mode)
-        scheduler.set_timesteps(num_inference_steps, noise_level)
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Anomaly map of slices (B, c, H, W) or volumes (B, c, W, H, D): one channel, float32, ``inputs``' meta data.
