@@ -193,4 +193,4 @@ def test_adversarial_training_and_mlflow_tracking(tmp_path):
     # The losses of every iteration, and the validation after every epoch.
     with sqlite3.connect(output / "mlruns.db") as database:
         keys = {row[0] for row in database.execute("select distinct key from metrics")}
-    assert {"train_loss", "psnr"} <= keys
+    assert {"train_loss", "epoch/val_psnr"} <= keys
