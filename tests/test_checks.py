@@ -123,4 +123,9 @@ def test_every_configuration_hands_over_all_its_checked_keys(name):
     config = json.loads((CONFIGS / f"{name}.json").read_text())
     checked = config["checks"]["settings"]
     wanted = {*INTEGERS, *NUMBERS, "sequences"} & config.keys()
-    assert {key for key, value in checked.items() if value == f"@{key}"} >= wanted
+    # What clients of a server may set goes through keys of its own, which refer to the same setting.
+    served = config.get("displayable_configs", {})
+    assert served.items() <= {key: f"@{key}" for key in config}.items()
+    ways = {key: {f"@{key}", *([f"@displayable_configs#{key}"] if key in served else [])} for key in wanted}
+    ways["anomaly_threshold"] = {"@wanted_threshold"}
+    assert {key for key in wanted if checked.get(key) not in ways[key]} == set()
