@@ -80,8 +80,9 @@ def assert_same_training(ours: Path, theirs: Path) -> None:
         first, second = (tensors(torch.load(folder / name, weights_only=True)) for folder in (ours, theirs))
         assert first.keys() == second.keys() and len(first) > 20
         for key in first:
-            # A twentieth of a step: sums of smaller batches are rounded otherwise, and a code bit whose probability lies at
-            # its random number may turn by that. Without shared noise or averaged gradients differences are eight steps and more.
+            # A twentieth of a step: sums of smaller batches are rounded otherwise, and a bit of the code whose
+            # probability lies at its random number may turn by that. Without shared noise or averaged gradients the
+            # differences are eight steps and more.
             torch.testing.assert_close(
                 first[key], second[key], atol=STEP / 20, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
             )
