@@ -56,7 +56,7 @@ ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Each metric over the seconds a slice, a point for each number of steps, with 95 % intervals."""
+    """Each metric over the seconds a slice, a point named by each number of steps, with 95 % intervals."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     for axis, (key, title) in zip(figure.subplots(1, len(METRICS)), METRICS.items(), strict=True):
         seconds = [row["seconds_a_slice"] for row in rows]
@@ -64,8 +64,10 @@ def draw(rows: list[dict], path: Path) -> None:
         errors = [[row[key] - row[f"{key}_low"] for row in rows], [row[f"{key}_high"] - row[key] for row in rows]]
         axis.errorbar(seconds, values, errors, marker="o", capsize=3, color="tab:blue")
         for row, x, y in zip(rows, seconds, values, strict=True):
-            axis.annotate(f"{row['steps']} steps", (x, y), textcoords="offset points", xytext=(4, 6), fontsize=8)
+            axis.annotate(str(row["steps"]), (x, y), textcoords="offset points", xytext=(4, 6), fontsize=9)
         axis.set(title=title, xlabel="seconds a slice", xscale="log")
+        axis.set_xticks(seconds, [f"{x:.2f}" for x in seconds])
+        axis.minorticks_off()
     figure.savefig(path, format="png", dpi=90)
 
 
