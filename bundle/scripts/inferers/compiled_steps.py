@@ -95,7 +95,7 @@ def _update(
     # M_{t-1} = M_t OR (eps_hat > P)
     mask = mask | (logits > threshold)
     # z0_tilde = |z_t - eps_hat|;  z0' = M z0_tilde + (1 - M) z
-    prediction = torch.where(mask, (torch.sigmoid(logits) - sample).abs(), code)
+    prediction = torch.where(mask, BernoulliScheduler.predict_original_sample(logits, sample), code)
     # z_{t-1} ~ B(theta_post(z_t, z0'))
     theta = BernoulliScheduler.posterior(sample, prediction, *posterior)
     uniform = numbers(states, offsets)[:, : code[0].numel()].reshape(code.shape)

@@ -111,7 +111,8 @@ class BernoulliScheduler(Scheduler):
         eps = noise < self.flip_probability(original_samples, timesteps)
         return torch.where(eps, 1 - original_samples, original_samples)
 
-    def predict_original_sample(self, model_output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def predict_original_sample(model_output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """z0_tilde = |z_t - eps_hat|, in [0, 1], float32, from the network's logits."""
         return torch.sigmoid(model_output.float()).sub_(sample.float()).abs_()
 
