@@ -1,7 +1,8 @@
 """Iterations a second of both training stages, share of the machine's peak, and share of time the loader is waited for.
 
 The trainers are those of the bundle's configs, without validation, pictures and checkpoints; stage 2 reads cached codes
-(random ones here, time does not depend on them). From the repository root:
+(random ones here, time does not depend on them). A compiled network's gradients are compared with its own. From the
+repository root:
 
     PYTHONPATH=bundle python benchmarks/training_speed.py --iterations 10 --batch 8
     PYTHONPATH=bundle python benchmarks/training_speed.py --paper --iterations 300 --batch 32 \
@@ -11,6 +12,7 @@ The trainers are those of the bundle's configs, without validation, pictures and
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import time
@@ -113,11 +115,41 @@ def operations(trainer, network: torch.nn.Module) -> float:
     return float(counter.get_total_flops())
 
 
+def one_gradient(trainer, network: torch.nn.Module, batch: object) -> dict[str, torch.Tensor]:
+    """Gradient of every parameter after one iteration from the same weights and random numbers."""
+    weights = copy.deepcopy(network.state_dict())
+    torch.manual_seed(0)
+    trainer._iteration(trainer, batch)
+    gradient = {name: p.grad.detach().clone() for name, p in network.named_parameters() if p.grad is not None}
+    network.load_state_dict(weights)
+    return gradient
+
+
+def gradient_agreement(trainer, network: torch.nn.Module) -> dict:
+    """How the compiled network's gradients differ from its own without the compiler."""
+    compiled = network._compiled_call_impl
+    if compiled is None:
+        return {}
+    batch = next(iter(trainer.data_loader))
+    ours = one_gradient(trainer, network, batch)
+    network._compiled_call_impl = None
+    plain = one_gradient(trainer, network, batch)
+    network._compiled_call_impl = compiled
+    lost = [name for name, value in plain.items() if value.any() and not (name in ours and ours[name].any())]
+    if lost:
+        logger.warning("%d parameters get no gradient when compiled, first %s: do not train so", len(lost), lost[0])
+    pairs = [(plain[name].flatten(), ours[name].flatten()) for name in plain if name in ours]
+    flat = [torch.cat(side).float() for side in zip(*pairs, strict=True)]
+    cosine = torch.nn.functional.cosine_similarity(*flat, dim=0)
+    return {"gradient_cosine": float(cosine), "parameters_without_gradient": len(lost)}
+
+
 def measure(stage: str, arguments: argparse.Namespace, memory_format: str, mode: str, peak: float) -> dict:
     """One training of a few iterations."""
     device = torch.device(arguments.device)
     trainer, network = make_trainer(stage, arguments, memory_format, mode)
     flops = operations(trainer, network)
+    agreement = gradient_agreement(trainer, network)
     profiler, watch = BasicTimeProfiler(), Stopwatch(device)
     profiler.attach(trainer)
     watch.attach(trainer)
@@ -137,6 +169,7 @@ def measure(stage: str, arguments: argparse.Namespace, memory_format: str, mode:
         "loader_share": times["dataflow_stats"]["total"] / (watch.seconds + 1e-9),
         "warm_up_seconds": time.perf_counter() - start - watch.seconds,
         "peak_memory_gb": peak_memory(device) / 1e9,
+        **agreement,
     }
     logger.info(
         "%(stage)-11s batch %(batch)d %(memory_format)-13s compile %(compile_mode)-8s %(iterations_a_second)8.2f "

@@ -77,3 +77,20 @@ class TestOptional:
     def test_no_path_where_one_is_needed(self):
         with pytest.raises(FileNotFoundError, match="autoencoder_weights: a file of weights is needed, got None"):
             load_weights(network(0), None, "autoencoder_weights")
+
+
+class TestPart:
+    def test_of_a_joined_model_only_its_own(self, tmp_path):
+        trained, fresh = network(0), network(1)
+        other = {f"encoder.{key}": value + 1 for key, value in network(2).state_dict().items()}
+        torch.save(other | {f"decoder.{key}": value for key, value in trained.state_dict().items()}, tmp_path / "a.pt")
+        assert same(load_weights(fresh, str(tmp_path / "a.pt"), part="decoder"), trained)
+
+    def test_a_file_of_one_network_is_read_as_it_is(self, tmp_path):
+        torch.save(network(0).state_dict(), tmp_path / "a.pt")
+        assert same(load_weights(network(1), str(tmp_path / "a.pt"), part="decoder"), network(0))
+
+    def test_a_joined_model_without_the_part(self, tmp_path):
+        torch.save({f"encoder.{key}": value for key, value in network(0).state_dict().items()}, tmp_path / "a.pt")
+        with pytest.raises(ValueError, match=r"foreign|Unexpected|Missing"):
+            load_weights(network(1), str(tmp_path / "a.pt"), part="decoder")

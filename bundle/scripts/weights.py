@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -11,7 +12,9 @@ from .files import load_checkpoint
 logger = logging.getLogger(__name__)
 
 
-def load_weights(network: nn.Module, path: str | None, key: str = "weights", optional: bool = False) -> nn.Module:
+def load_weights(
+    network: nn.Module, path: str | None, key: str = "weights", optional: bool = False, part: str | None = None
+) -> nn.Module:
     """Load a state dict (or one under the key ``model``) into ``network`` and return it.
 
     Args:
@@ -19,6 +22,8 @@ def load_weights(network: nn.Module, path: str | None, key: str = "weights", opt
         path: the file.
         key: the configuration key that names the file, for errors.
         optional: without a path, leave the network as it is.
+        part: name of the network in a joined model such as ``models/model.pt``: of a file that holds such keys
+            (``part.``), only these are loaded.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -30,6 +35,10 @@ def load_weights(network: nn.Module, path: str | None, key: str = "weights", opt
         raise FileNotFoundError(f"{key}: a file of weights is needed, got None.")
     state = load_checkpoint(path, key)
     state = state.get("model", state)
+    if part is not None and isinstance(state, Mapping):
+        prefix = f"{part}."
+        own = {name.removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
+        state = own or state
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError) as error:

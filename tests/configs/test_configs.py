@@ -103,6 +103,42 @@ def test_the_denoiser_starts_from_initial_weights(given: bool, tmp_path: Path):
         assert all(torch.equal(state[key], value) for key, value in trained.items()) == given
 
 
+@pytest.mark.parametrize(
+    ("stage", "part"),
+    [("train_autoencoder", "autoencoder"), ("train_diffusion", "denoiser")],
+    ids=["stage 1", "stage 2"],
+)
+def test_training_starts_from_a_part_of_the_joined_model(stage: str, part: str, tmp_path: Path):
+    files = [str(CONFIGS / f"{stage}.json"), str(tiny_overlay(tmp_path, stage))]
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    state = {
+        key: torch.full_like(value, 0.25)
+        for key, value in parser.get_parsed_content("network_def").state_dict().items()
+    }
+    torch.save(
+        {f"{part}.{key}": value for key, value in state.items()} | {"other.weight": torch.ones(3)}, tmp_path / "m.pt"
+    )
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser["initial_weights"] = str(tmp_path / "m.pt")
+    found = parser.get_parsed_content("network").state_dict()
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize(("amp", "refused"), [(True, True), (False, False)])
+def test_compiled_training_in_bfloat16_on_a_cpu_is_refused_before_reading(stage, amp, refused, tmp_path: Path):
+    settings = {"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out"), "device": "cpu", "amp": amp}
+    flow = ConfigWorkflow(
+        str(CONFIGS / f"{stage}.json"), workflow_type="train", run_id="training", logging_file=False,
+        bundle_root=str(BUNDLE), compile_mode="default", **settings,
+    )  # fmt: skip
+    with pytest.raises(Exception) as caught:
+        flow.initialize()
+        flow.run()
+    reasons = [str(error) for error in (caught.value, caught.value.__cause__) if error is not None]
+    assert any("compile_mode: 'default' on a CPU wants amp False" in reason for reason in reasons) == refused
+
+
 @pytest.mark.parametrize(("level", "times"), [(None, 1000), (200, 200)])
 def test_training_and_validation_draw_the_same_times(level: int | None, times: int, tmp_path: Path):
     parser = ConfigParser(

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scripts.trainers import check_compile_mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "amp"),
+    [(None, "cpu", True), ("default", "cpu", False), ("default", "cuda", True), (None, torch.device("cuda"), True)],
+)
+def test_what_can_be_trusted(mode, device, amp):
+    check_compile_mode(mode, device, amp)
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_refused(device):
+    with pytest.raises(ValueError, match=r"compile_mode: 'default' on a CPU wants amp False, got amp True"):
+        check_compile_mode("default", device, True)
