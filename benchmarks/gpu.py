@@ -63,12 +63,17 @@ def run_part(command: list[str], seconds: float) -> dict:
         return json.loads(output.read_text())
 
 
+def trains(row: dict) -> bool:
+    """Whether the gradients are right: a compiled network that loses some may be fast, but does not train."""
+    return not row.get("parameters_without_gradient") and row.get("gradient_cosine", 1.0) > 0.99
+
+
 def judge(results: dict[str, dict]) -> dict[str, float | None]:
     """The best figure found for each goal; ``None`` where nothing was measured."""
     rows = [row for result in results.values() for row in result.get("rows", [])]
     volumes = [r["seconds"] for r in rows if r.get("batch") == 49 and "seconds" in r]
     single = [r["peak_memory_gb"] for r in rows if r.get("batch") == 1 and r.get("precision")]
-    rates = [r["iterations_a_second"] for r in rows if r.get("stage") == "diffusion"]
+    rates = [r["iterations_a_second"] for r in rows if r.get("stage") == "diffusion" and trains(r)]
     return {
         "volume_seconds": min(volumes, default=None),
         "batch_1_gb": min(single, default=None),

@@ -71,7 +71,8 @@ def parts(network: torch.nn.Module, images: torch.Tensor, batch: int, amp: bool,
     """Milliseconds a slice of each part alone."""
     chunk, device = images[:batch], images.device
     times = torch.full((len(chunk),), 100, device=device)
-    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+    # Not inference_mode: autocast would convert the weights anew in every call.
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
         code = (network.autoencoder.encode(chunk) > 0.5).float()
         single = code.split(1 if device.type == "cpu" else len(code))
         calls: dict[str, Callable[[], object]] = {

@@ -104,29 +104,48 @@ def test_the_denoiser_starts_from_initial_weights(given: bool, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("stage", "part"),
-    [("train_autoencoder", "autoencoder"), ("train_diffusion", "denoiser")],
-    ids=["stage 1", "stage 2"],
+    ("stage", "part", "key", "component"),
+    [
+        ("train_autoencoder", "autoencoder", "initial_weights", "network"),
+        ("train_diffusion", "denoiser", "initial_weights", "network"),
+        ("train_diffusion", "autoencoder", "autoencoder_weights", "frozen_autoencoder"),
+    ],
+    ids=["stage 1", "stage 2", "autoencoder of stage 2"],
 )
-def test_training_starts_from_a_part_of_the_joined_model(stage: str, part: str, tmp_path: Path):
+def test_training_takes_its_part_of_the_joined_model(stage, part, key, component, tmp_path: Path):
     files = [str(CONFIGS / f"{stage}.json"), str(tiny_overlay(tmp_path, stage))]
     parser = ConfigParser(ConfigParser.load_config_files(files))
-    state = {
-        key: torch.full_like(value, 0.25)
-        for key, value in parser.get_parsed_content("network_def").state_dict().items()
-    }
-    torch.save(
-        {f"{part}.{key}": value for key, value in state.items()} | {"other.weight": torch.ones(3)}, tmp_path / "m.pt"
-    )
+    fresh = parser.get_parsed_content("network_def" if component == "network" else "autoencoder").state_dict()
+    state = {name: torch.full_like(value, 0.25) for name, value in fresh.items()}
+    joined = {f"{part}.{name}": value for name, value in state.items()} | {"other.weight": torch.ones(3)}
+    torch.save(joined, tmp_path / "model.pt")
     parser = ConfigParser(ConfigParser.load_config_files(files))
-    parser["initial_weights"] = str(tmp_path / "m.pt")
-    found = parser.get_parsed_content("network").state_dict()
-    assert all(torch.equal(found[key], value) for key, value in state.items())
+    parser[key] = str(tmp_path / "model.pt")
+    found = parser.get_parsed_content(component).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
 
 
 @pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
-@pytest.mark.parametrize(("amp", "refused"), [(True, True), (False, False)])
-def test_compiled_training_in_bfloat16_on_a_cpu_is_refused_before_reading(stage, amp, refused, tmp_path: Path):
+def test_other_initial_weights_are_another_training(stage: str, tmp_path: Path):
+    found = []
+    for content in (None, b"a", b"b"):
+        parser = ConfigParser(load(f"{stage}.json") | json.loads(tiny_overlay(tmp_path, stage).read_text()))
+        if content:
+            (tmp_path / "model.pt").write_bytes(content)
+            parser["initial_weights"] = str(tmp_path / "model.pt")
+        parser["resume_settings"] = {"initial_weights": parser["resume_settings"]["initial_weights"]}
+        found.append(parser.get_parsed_content("resume_settings")["initial_weights"])
+    assert found[0] is None
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize(
+    ("amp", "reason"),
+    [(True, "compile_mode: 'default' on a CPU wants amp False"), (False, "dataset_dir")],
+    ids=["bfloat16", "float32"],
+)
+def test_compiled_training_in_bfloat16_on_a_cpu_is_refused_before_reading(stage, amp, reason, tmp_path: Path):
     settings = {"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out"), "device": "cpu", "amp": amp}
     flow = ConfigWorkflow(
         str(CONFIGS / f"{stage}.json"), workflow_type="train", run_id="training", logging_file=False,
@@ -135,8 +154,10 @@ def test_compiled_training_in_bfloat16_on_a_cpu_is_refused_before_reading(stage,
     with pytest.raises(Exception) as caught:
         flow.initialize()
         flow.run()
-    reasons = [str(error) for error in (caught.value, caught.value.__cause__) if error is not None]
-    assert any("compile_mode: 'default' on a CPU wants amp False" in reason for reason in reasons) == refused
+    errors = [caught.value]
+    while errors[-1].__cause__ is not None:
+        errors.append(errors[-1].__cause__)
+    assert any(str(error).startswith(reason) for error in errors), errors
 
 
 @pytest.mark.parametrize(("level", "times"), [(None, 1000), (200, 200)])

@@ -8,7 +8,14 @@ from scripts.trainers import check_compile_mode
 
 @pytest.mark.parametrize(
     ("mode", "device", "amp"),
-    [(None, "cpu", True), ("default", "cpu", False), ("default", "cuda", True), (None, torch.device("cuda"), True)],
+    [
+        (None, "cpu", True),
+        ("", "cpu", True),
+        (False, "cpu", True),
+        ("default", "cpu", False),
+        ("default", "cuda", True),
+        (None, torch.device("cuda"), True),
+    ],
 )
 def test_what_can_be_trusted(mode, device, amp):
     check_compile_mode(mode, device, amp)
@@ -18,3 +25,8 @@ def test_what_can_be_trusted(mode, device, amp):
 def test_refused(device):
     with pytest.raises(ValueError, match=r"compile_mode: 'default' on a CPU wants amp False, got amp True"):
         check_compile_mode("default", device, True)
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match=r"compile_mode: got 'fas', wanted null or one of \['default', "):
+        check_compile_mode("fas", "cuda", True)

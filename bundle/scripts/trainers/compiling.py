@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch._inductor
 
 
 def check_compile_mode(mode: str | None, device: torch.device | str, amp: bool) -> None:
@@ -13,14 +14,19 @@ def check_compile_mode(mode: str | None, device: torch.device | str, amp: bool) 
     forward pass looks as it should. ``benchmarks/training_speed.py`` compares the gradients.
 
     Args:
-        mode: of ``torch.compile``; ``None`` does not compile.
+        mode: of ``torch.compile``; ``None`` or empty does not compile.
         device: where the network is trained.
         amp: whether its forward pass runs in bfloat16 autocast.
 
     Raises:
-        ValueError: when asked to compile for a CPU in bfloat16.
+        ValueError: when the mode is none of torch's, or asked for on a CPU in bfloat16.
     """
-    if mode is not None and amp and torch.device(device).type == "cpu":
+    if not mode:
+        return
+    known = list(torch._inductor.list_mode_options())
+    if mode not in known:
+        raise ValueError(f"compile_mode: got {mode!r}, wanted null or one of {known}.")
+    if amp and torch.device(device).type == "cpu":
         raise ValueError(
             f"compile_mode: {mode!r} on a CPU wants amp False, got amp True: compiled training in bfloat16 leaves "
             "layers without gradients there. Use compile_mode null (not compiled) or amp False."
