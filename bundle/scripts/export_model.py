@@ -73,7 +73,7 @@ def export_model(
     randomise_last_layer(network.denoiser, seed)
     for name, path in (("autoencoder", autoencoder), ("denoiser", denoiser)):
         if path:
-            load_weights(getattr(network, name), path, name)
+            load_weights(getattr(network, name), path, name, part=name)
         else:
             logger.warning("no weights for the %s: random ones with seed %d", name, seed)
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in network.state_dict().items()}
@@ -87,8 +87,8 @@ def export_model(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--autoencoder", help="weights of stage 1 (best.pt)")
-    parser.add_argument("--denoiser", help="weights of stage 2 (best.pt)")
+    parser.add_argument("--autoencoder", help="weights of stage 1 (best.pt, or a joined model)")
+    parser.add_argument("--denoiser", help="weights of stage 2 (best.pt, or a joined model)")
     parser.add_argument("--output", required=True, help="the joined model")
     parser.add_argument(
         "--config", nargs="+", default=[str(BUNDLE_ROOT / "configs" / "inference.json")],
