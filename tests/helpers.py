@@ -113,3 +113,14 @@ def enlarged(density: np.ndarray, size: int) -> np.ndarray:
         places = (np.arange(size) + 0.5) * count / size - 0.5
         density = np.apply_along_axis(lambda line, x=places, n=count: np.interp(x, np.arange(n), line), axis, density)
     return density
+
+
+def residual_slices(
+    count: int = 3, channels: int = 2, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images with a background of 0, reconstructions and masks, different in every slice and channel."""
+    rng = np.random.default_rng(seed)
+    image, reconstruction = rng.random((2, count, channels, 32, 32)).astype(np.float32)
+    image[..., :5] = 0
+    mask = rng.random((count, 6, 8, 8)) < rng.random((count, 1, 8, 8))
+    return torch.from_numpy(image), torch.from_numpy(reconstruction), torch.from_numpy(mask)

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import json
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from helpers import enlarged
-from monai.bundle import ConfigParser
+from helpers import enlarged, residual_slices
 from scipy import ndimage
 from skimage.metrics import structural_similarity
-from volume_files import configured
 
 from scripts.anomaly_map import (
     absolute_residual,
@@ -39,15 +36,6 @@ SCORES = {
     "product": partial(product, scores=[squared_residual, mask_density]),
     "sum": partial(weighted_sum, scores=[absolute_residual, mask_density], weights=[1, 2]),
 }
-
-
-def slices(count: int = 3, channels: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images with a background of 0, reconstructions and masks, different in every slice and channel."""
-    rng = np.random.default_rng(seed)
-    image, reconstruction = rng.random((2, count, channels, SIZE, SIZE)).astype(np.float32)
-    image[..., :5] = 0
-    mask = rng.random((count, 6, CODE, CODE)) < rng.random((count, 1, CODE, CODE))
-    return torch.from_numpy(image), torch.from_numpy(reconstruction), torch.from_numpy(mask)
 
 
 def gaussian(plane: np.ndarray, sigma: float) -> np.ndarray:
@@ -109,7 +97,7 @@ class TestEveryScore:
     @pytest.mark.parametrize("name", SCORES)
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_shape_type_and_sign(self, name, dtype):
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         result = SCORES[name](image.to(dtype), reconstruction.to(dtype), mask)
         assert result.shape == (3, 1, SIZE, SIZE)
         assert result.dtype == torch.float32
@@ -121,7 +109,7 @@ class TestEveryScore:
 
     @pytest.mark.parametrize("name", SCORES)
     def test_a_batch_equals_its_single_runs(self, name):
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         image[1, :, 8:] *= 0.2
         whole = SCORES[name](image, reconstruction, mask)
         for row in range(3):
@@ -131,7 +119,7 @@ class TestEveryScore:
 
     @pytest.mark.parametrize("name", SCORES)
     def test_inputs_stay_as_they_were(self, name):
-        given = slices()
+        given = residual_slices()
         before = [x.clone() for x in given]
         SCORES[name](*given)
         assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
@@ -148,7 +136,7 @@ class TestEveryScore:
 
     @pytest.mark.parametrize("name", ["density", "smooth density", "product", "sum"])
     def test_the_mask_or_its_density_give_the_same_map(self, name):
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         density = np.stack([enlarged(m, SIZE) for m in mask.float().mean(dim=1).numpy()])
         from_density = SCORES[name](image, reconstruction, torch.from_numpy(density).float()[:, None])
         torch.testing.assert_close(SCORES[name](image, reconstruction, mask), from_density)
@@ -156,7 +144,7 @@ class TestEveryScore:
     @pytest.mark.parametrize("name", [name for name in SCORES if name not in ("density", "smooth density")])
     def test_channels_are_not_mixed_up(self, name):
         """Swapping them changes what a score finds, unless it treats them alike."""
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         swapped = SCORES[name](image.flip(1), reconstruction.flip(1), mask)
         alike = torch.allclose(swapped, SCORES[name](image, reconstruction, mask), atol=1e-4)
         assert alike == (name in ("squared", "structure", "product", "sum"))
@@ -165,7 +153,7 @@ class TestEveryScore:
 @pytest.mark.parametrize(("score", "function"), [(squared_residual, np.square), (absolute_residual, np.abs)])
 @pytest.mark.parametrize("weights", [None, [1, 1], [0.25, 2], [0, 1]])
 def test_residuals_against_numpy(score, function, weights):
-    image, reconstruction, _ = slices()
+    image, reconstruction, _ = residual_slices()
     result = planes(score(image, reconstruction, weights=weights))
     channels = function(image.numpy().astype(np.float64) - reconstruction.numpy())
     shares = [1, 1] if weights is None else weights
@@ -176,7 +164,7 @@ class TestSigned:
     @pytest.mark.parametrize("weights", [[1, 0], [0.5, -1.5], [-1, -1]])
     @pytest.mark.parametrize("sigma", [0, 1.5, 3])
     def test_against_scipy(self, weights, sigma):
-        image, reconstruction, _ = slices()
+        image, reconstruction, _ = residual_slices()
         result = planes(signed_residual(image, reconstruction, weights=weights, sigma=sigma))
         for found, x, x_hat in zip(result, image.double().numpy(), reconstruction.double().numpy(), strict=True):
             difference = weights[0] * (x[0] - x_hat[0]) + weights[1] * (x[1] - x_hat[1])
@@ -230,7 +218,7 @@ class TestSigned:
 class TestStructure:
     @pytest.mark.parametrize("weights", [None, [1, 1], [3, 1], [0, 0.2]])
     def test_against_skimage(self, weights):
-        image, reconstruction, _ = slices()
+        image, reconstruction, _ = residual_slices()
         reconstruction = 0.6 * image + 0.4 * reconstruction
         result = planes(structural_dissimilarity(image, reconstruction, weights=weights))
         shares = np.array([0.5, 0.5]) if weights is None else np.array(weights) / sum(weights)
@@ -256,7 +244,7 @@ class TestStructure:
 class TestDensity:
     @pytest.mark.parametrize("sigma", [0, 1.5])
     def test_against_numpy(self, sigma):
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         result = planes(mask_density(image, reconstruction, mask, sigma=sigma))
         for found, m in zip(result, mask.numpy(), strict=True):
             wanted = gaussian(enlarged(m.mean(axis=0), SIZE), sigma)
@@ -279,7 +267,7 @@ class TestDensity:
 
     @pytest.mark.parametrize("score", [mask_density, partial(product, scores=[squared_residual, mask_density])])
     def test_without_a_mask(self, score):
-        image, reconstruction, _ = slices()
+        image, reconstruction, _ = residual_slices()
         with pytest.raises(ValueError, match=r"mask_density: this score needs the mask.*no S_mask_density file"):
             score(image, reconstruction)
 
@@ -288,7 +276,7 @@ class TestBrightSequence:
     @pytest.mark.parametrize("channel", [0, 1])
     @pytest.mark.parametrize("sigma", [0, 2])
     def test_against_numpy(self, channel, sigma):
-        image, _, _ = slices(channels=2)
+        image, _, _ = residual_slices(channels=2)
         image[0, 0, 10:20] = 0  # still foreground: the other channel is not 0 there
         image[2, :, :, 12:] = 0
         result = planes(bright_sequence(image, channel=channel, sigma=sigma))
@@ -314,7 +302,7 @@ class TestBrightSequence:
         assert not bright_sequence(image, channel=0, sigma=0).any()
 
     def test_a_slice_without_foreground(self):
-        image, _, _ = slices()
+        image, _, _ = residual_slices()
         image[1] = 0
         found = bright_sequence(image, channel=0)
         assert not found[1].any()
@@ -330,7 +318,7 @@ class TestBrightSequence:
 
 class TestSeveral:
     def test_product_is_the_geometric_mean(self):
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         parts = [squared_residual, SCORES["signed"], mask_density]
         maps = [planes(part(image, reconstruction, mask)).astype(np.float64) for part in parts]
         result = planes(product(image, reconstruction, mask, scores=parts))
@@ -341,14 +329,14 @@ class TestSeveral:
         )
 
     def test_sum(self):
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         parts, weights = [squared_residual, SCORES["bright"], mask_density], [0.5, 0, 3]
         maps = [planes(part(image, reconstruction, mask)) for part in parts]
         result = planes(weighted_sum(image, reconstruction, mask, scores=parts, weights=weights))
         assert np.allclose(result, 0.5 * maps[0] + 3 * maps[2], atol=1e-6)
 
     def test_nested(self):
-        image, reconstruction, mask = slices()
+        image, reconstruction, mask = residual_slices()
         both = partial(weighted_sum, scores=[squared_residual, absolute_residual], weights=[1, 1])
         result = product(image, reconstruction, mask, scores=[both, mask_density])
         difference = (image - reconstruction).abs()
@@ -362,13 +350,13 @@ class TestErrors:
     )
     @pytest.mark.parametrize("weights", [[], [1], [1, 2, 3]])
     def test_another_number_of_weights(self, score, weights):
-        image, reconstruction, _ = slices()
+        image, reconstruction, _ = residual_slices()
         with pytest.raises(ValueError, match="weights: one for each of 2 channels is needed") as caught:
             score(image, reconstruction, weights=weights)
         assert str(weights) in str(caught.value)
 
     def test_another_number_of_weights_than_scores(self):
-        image, reconstruction, _ = slices()
+        image, reconstruction, _ = residual_slices()
         with pytest.raises(ValueError, match=r"weights: one for each of 1 .*got \[1, 2\]"):
             weighted_sum(image, reconstruction, scores=[squared_residual], weights=[1, 2])
 
@@ -384,108 +372,12 @@ class TestErrors:
     )
     @pytest.mark.parametrize("weights", [[1, -0.5], [-1, -1], [1, -1]])
     def test_negative_weights_are_for_signed_residuals(self, score, weights):
-        image, reconstruction, _ = slices()
+        image, reconstruction, _ = residual_slices()
         with pytest.raises(ValueError, match=r"weights: at least 0 is needed.*signed_residual takes signs") as caught:
             score(image, reconstruction, weights=weights)
         assert str(weights) in str(caught.value)
 
     def test_structure_of_no_channel(self):
-        image, reconstruction, _ = slices()
+        image, reconstruction, _ = residual_slices()
         with pytest.raises(ValueError, match=r"weights: one above 0 is needed, got \[0, 0\]"):
             structural_dissimilarity(image, reconstruction, weights=[0, 0])
-
-
-NESTED = {
-    "_target_": "scripts.anomaly_map.weighted_sum",
-    "_mode_": "callable",
-    "weights": [1, 0.5],
-    "scores": [
-        {"_target_": "scripts.anomaly_map.squared_residual", "_mode_": "callable"},
-        {
-            "_target_": "scripts.anomaly_map.product",
-            "_mode_": "callable",
-            "scores": [
-                {"_target_": "scripts.anomaly_map.mask_density", "_mode_": "callable", "sigma": 1.5},
-                {
-                    "_target_": "scripts.anomaly_map.signed_residual",
-                    "_mode_": "callable",
-                    "weights": "$[-w for w in @signs]",
-                    "sigma": 2.0,
-                },
-            ],
-        },
-    ],
-}
-"""A score of scores of scores, as a configuration holds it."""
-
-DESCRIBED = {
-    "name": "weighted_sum",
-    "weights": [1, 0.5],
-    "scores": [
-        "squared_residual",
-        {
-            "name": "product",
-            "scores": [
-                {"name": "mask_density", "sigma": 1.5},
-                {"name": "signed_residual", "weights": [1, -0.5], "sigma": 2.0},
-            ],
-        },
-    ],
-}
-"""The same as results tell of it."""
-
-
-class TestDescription:
-    @pytest.mark.parametrize(
-        ("score", "wanted"),
-        [
-            (squared_residual, "squared_residual"),
-            (partial(squared_residual), "squared_residual"),
-            (partial(squared_residual, weights=None), {"name": "squared_residual", "weights": None}),
-            (partial(signed_residual, weights=(1, -2)), {"name": "signed_residual", "weights": [1, -2]}),
-            (
-                partial(partial(signed_residual, sigma=1, weights=[1]), sigma=3),
-                {"name": "signed_residual", "sigma": 3, "weights": [1]},
-            ),
-        ],
-    )
-    def test_names_and_keywords(self, score, wanted):
-        assert describe_score(score) == wanted
-        assert json.loads(json.dumps(describe_score(score))) == wanted
-
-    def test_an_object_that_is_called(self):
-        class MyScore:
-            def __call__(self, image, reconstruction, mask):
-                return image
-
-        assert describe_score(MyScore()) == "MyScore"
-
-    def test_configured_and_nested(self):
-        parser = ConfigParser({"signs": [-1, 0.5], "score": NESTED})
-        score = parser.get_parsed_content("score")
-        described = describe_score(score)
-        assert described == DESCRIBED
-        assert json.loads(json.dumps(described)) == described
-        image, reconstruction, mask = slices()
-        signed = signed_residual(image, reconstruction, weights=[1, -0.5], sigma=2)
-        dense = mask_density(image, reconstruction, mask, sigma=1.5)
-        wanted = squared_residual(image, reconstruction) + 0.5 * (signed * dense).sqrt()
-        torch.testing.assert_close(score(image, reconstruction, mask), wanted)
-
-    def test_the_default(self):
-        score = configured("anomaly_map", sequences=["t1", "flair"])
-        assert describe_score(score) == {"name": "signed_residual", "sigma": 2.0, "weights": [-0.5, 1.0]}
-
-    def test_the_papers(self):
-        for overlay in ("brats2020", "oct2017"):
-            assert describe_score(configured("anomaly_map", overlay)) == "squared_residual"
-
-    def test_those_to_compare(self):
-        """Every one runs, none is another one under a second name."""
-        scores = configured("scores", "evaluation", "scores", sequences=["t1", "flair"])
-        described = [json.dumps(describe_score(score)) for score in scores.values()]
-        assert len(set(described)) == len(scores) > 5
-        image, reconstruction, mask = slices()
-        maps = [score(image, reconstruction, mask) for score in scores.values()]
-        assert all(m.shape == (3, 1, SIZE, SIZE) and m.max() > 0 for m in maps)
-        assert describe_score(scores["bright residual"]) == {"name": "signed_residual", "weights": [0.0, 1.0]}
