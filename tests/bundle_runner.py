@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from PIL import Image
+from warm_process import run_module
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundle"
@@ -80,9 +81,8 @@ def run_bundle(
     run_id: str, configs: Sequence[str | Path], cwd: Path = BUNDLE, **overrides
 ) -> subprocess.CompletedProcess:
     """``python -m monai.bundle run`` in a process of its own; never raises."""
-    return subprocess.run(
-        bundle_command(run_id, configs, **overrides), cwd=cwd, capture_output=True, text=True, env=environment()
-    )
+    _, _, module, *arguments = bundle_command(run_id, configs, **overrides)
+    return run_module(module, arguments, cwd, environment())
 
 
 def bundle_command(run_id: str, configs: Sequence[str | Path], **overrides) -> list[str]:

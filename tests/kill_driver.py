@@ -1,4 +1,4 @@
-"""Run a training that is killed with -9 at a chosen moment: ``kill_driver.py MOMENT JSON`` with bundle on the path.
+"""Run a training that is killed with -9 at a chosen moment: ``-m kill_driver MOMENT JSON`` in the bundle's folder.
 
 MOMENT is ``inside_epoch`` (after the fifth iteration) or ``inside_checkpoint`` (when half of the second ``last.pt`` is
 written). JSON holds the arguments of ``monai.bundle.run``.

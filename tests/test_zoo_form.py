@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from bundle_runner import BUNDLE, CONFIGS, check_run, environment, tiny_overlay,
 from monai.bundle import ConfigParser, create_workflow
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundleProperty
+from warm_process import run_module
 
 from scripts.make_zip import NAME, bundle_files
 
@@ -133,11 +132,11 @@ def test_metrics_are_those_of_the_model_card():
 @pytest.mark.parametrize("root", ["bundle", "elsewhere"])
 def test_the_network_takes_and_gives_what_metadata_says(root: str, tmp_path: Path):
     prefix, cwd = ("", BUNDLE) if root == "bundle" else (f"{BUNDLE}/", tmp_path)
-    command = [sys.executable, "-m", "monai.bundle", "verify_net_in_out", "network_def"]
-    command += ["--meta_file", f"{prefix}configs/metadata.json", "--config_file", f"{prefix}configs/inference.json"]
-    command += [] if root == "bundle" else ["--bundle_root", str(BUNDLE)]
+    arguments = ["verify_net_in_out", "network_def"]
+    arguments += ["--meta_file", f"{prefix}configs/metadata.json", "--config_file", f"{prefix}configs/inference.json"]
+    arguments += [] if root == "bundle" else ["--bundle_root", str(BUNDLE)]
     env = environment() | ({} if root == "bundle" else {"PYTHONPATH": str(BUNDLE)})
-    printed = check_run(subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=env))
+    printed = check_run(run_module("monai.bundle", arguments, cwd, env))
     assert "data shape of network is verified with no error" in printed
 
 

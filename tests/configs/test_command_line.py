@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -25,6 +23,7 @@ from bundle_runner import (
     write_prepared,
     write_subject,
 )
+from warm_process import run_module
 
 INFERENCE = ["inference.json"]
 
@@ -32,10 +31,10 @@ INFERENCE = ["inference.json"]
 def export(work: Path, configs: list[Path], autoencoder: Path | None = None, denoiser: Path | None = None) -> Path:
     """Join the weights of both stages, or random ones, with the real command."""
     output = work / "model.pt"
-    command = [sys.executable, "-m", "scripts.export_model", "--output", str(output), "--config", *map(str, configs)]
+    arguments = ["--output", str(output), "--config", *map(str, configs)]
     for name, path in (("--autoencoder", autoencoder), ("--denoiser", denoiser)):
-        command += [name, str(path)] if path else []
-    check_run(subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, env=environment()))
+        arguments += [name, str(path)] if path else []
+    check_run(run_module("scripts.export_model", arguments, BUNDLE, environment()))
     return output
 
 

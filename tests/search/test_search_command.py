@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from bundle_runner import BUNDLE, ROOT, check_run, environment, run_bundle
+from warm_process import run_module
 
-KILLED = """
-import json, os, signal, sys
-from monai.bundle import run
-from scripts.search import cells
-
-save, calls = cells.np.savez_compressed, []
-
-def half(stream, **content):
-    calls.append(1)
-    save(stream, **content)
-    if len(calls) == 4:
-        stream.truncate(stream.tell() // 2)
-        stream.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-cells.np.savez_compressed = half
-run(**json.loads(sys.argv[1]))
-"""
 GRID = {"noise_levels": [4, 8], "probability_thresholds": [0.4, 0.6], "step_counts": [3], "search_seed": 1}
 
 
@@ -58,8 +39,8 @@ def test_killed_and_resumed_equals_undisturbed(
 
     folder = tmp_path / "killed" / "search"
     arguments = {"run_id": "search", "config_file": files("", overlay), "output_dir": str(folder.parent), **settings}
-    command = [sys.executable, "-c", KILLED, json.dumps(arguments)]
-    killed = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, env=environment())
+    env = {**environment(), "PYTHONPATH": str(ROOT / "tests")}
+    killed = run_module("kill_search", [json.dumps(arguments)], BUNDLE, env)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     assert len(list(folder.glob("cells/*/*.npz"))) == 3 and len(list(folder.glob("cells/*/.*.partial"))) == 1
     printed = check_run(run_bundle("search", files("", overlay), output_dir=folder.parent, **settings))

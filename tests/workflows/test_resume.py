@@ -6,7 +6,6 @@ import csv
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from bundle_runner import (
     tiny_overlay,
     write_subject,
 )
+from warm_process import run_module
 
 STAGES = ("train_autoencoder", "train_diffusion")
 
@@ -58,13 +58,8 @@ def kill(moment: str, stage_arguments: dict) -> None:
     """Run the training in a process that dies by SIGKILL at ``moment``."""
     settings = {**stage_arguments, "run_id": "training", "config_file": stage_arguments["configs"]}
     del settings["configs"]
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "kill_driver.py"), moment, json.dumps(settings)],
-        cwd=BUNDLE,
-        env={**environment(), "PYTHONPATH": str(BUNDLE)},
-        capture_output=True,
-        text=True,
-    )
+    env = {**environment(), "PYTHONPATH": str(ROOT / "tests")}
+    result = run_module("kill_driver", [moment, json.dumps(settings)], BUNDLE, env)
     assert result.returncode == -signal.SIGKILL, (result.stdout + result.stderr)[-4000:]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch._inductor
 
 
 def check_compile_mode(mode: str | None, device: torch.device | str, amp: bool) -> None:
@@ -23,6 +22,9 @@ def check_compile_mode(mode: str | None, device: torch.device | str, amp: bool) 
     """
     if not mode:
         return
+    # Takes a second, which those who do not compile need not wait.
+    import torch._inductor
+
     known = list(torch._inductor.list_mode_options())
     if mode not in known:
         raise ValueError(f"compile_mode: got {mode!r}, wanted null or one of {known}.")
