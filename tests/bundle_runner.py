@@ -78,10 +78,13 @@ def tiny_overlay(folder: Path, stage: str, **changes) -> Path:
 
 
 def run_bundle(
-    run_id: str, configs: Sequence[str | Path], cwd: Path = BUNDLE, **overrides
+    run_id: str, configs: Sequence[str | Path], cwd: Path = BUNDLE, fork: bool = True, **overrides
 ) -> subprocess.CompletedProcess:
-    """``python -m monai.bundle run`` in a process of its own; never raises."""
-    _, _, module, *arguments = bundle_command(run_id, configs, **overrides)
+    """``python -m monai.bundle run`` in a process of its own, forked or from the very start; never raises."""
+    command = bundle_command(run_id, configs, **overrides)
+    if not fork:
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment())
+    _, _, module, *arguments = command
     return run_module(module, arguments, cwd, environment())
 
 

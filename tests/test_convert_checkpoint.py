@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,7 @@ from authors_networks import (
     small_states,
     write,
 )
-from bundle_runner import environment
 from monai.bundle import ConfigParser
-from warm_process import run_module
 
 from scripts.convert_checkpoint import main
 from scripts.networks import BinaryLatentDiffusion
@@ -203,7 +203,8 @@ def test_log_tells_parameters_and_noise(tmp_path, caplog):
 def test_command_line_runs_from_the_bundle_folder(tmp_path):
     write(tmp_path, *small_states())
     arguments = command(tmp_path, output="new/folder/weights.pt")
-    result = run_module("scripts.convert_checkpoint", arguments, ROOT / "bundle", environment())
+    run = [sys.executable, "-m", "scripts.convert_checkpoint", *arguments]
+    result = subprocess.run(run, cwd=ROOT / "bundle", capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert "decays bits downwards only" in result.stderr

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from bundle_runner import BUNDLE, ROOT, check_run, environment
-from warm_process import run_module
 
 from scripts import make_zip as module
 from scripts.make_zip import NAME, bundle_files, default_output, main, make_zip, requirements
@@ -26,8 +25,8 @@ PAGE = BUNDLE / "docs" / "install.md"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the zip, made by the documented command, and nothing else."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    arguments = ["--output", str(folder / default_output().name)]
-    check_run(run_module("scripts.make_zip", arguments, BUNDLE, environment()))
+    command = [sys.executable, "-m", "scripts.make_zip", "--output", str(folder / default_output().name)]
+    check_run(subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, env=environment()))
     return folder
 
 

@@ -45,9 +45,9 @@ def test_a_server_that_does_not_answer_is_named_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    started = time.monotonic()
-    with pytest.raises(ConnectionError, match=f"tracking_uri: no server answers at '{uri}'"):
-        check_server(uri)
+        started = time.monotonic()
+        with pytest.raises(ConnectionError, match=f"tracking_uri: no server answers at '{uri}'"):
+            check_server(uri)
     assert time.monotonic() - started < 10
 
 

@@ -13,12 +13,11 @@ from bundle_runner import environment
 from warm_process import run_module
 
 PROBE = """
-import atexit, json, os, random, sys
-import numpy as np
+import atexit, json, multiprocessing, os, sys
 atexit.register(print, "the end")
 said = {"arguments": sys.argv, "folder": os.getcwd(), "path": sys.path, "environment": dict(os.environ)}
-print(json.dumps({"name": __name__, "ours": sorted({"scripts", "conftest"} & sys.modules.keys()), **said}))
-print(json.dumps([random.random(), np.random.random()]))
+said |= {"name": __name__, "start": multiprocessing.get_start_method()}
+print(json.dumps({"ours": sorted({"scripts", "conftest"} & sys.modules.keys()), **said}))
 print("an error", file=sys.stderr)
 ending = sys.argv[1]
 if ending == "raises":
@@ -27,13 +26,19 @@ if ending == "killed":
     os.kill(os.getpid(), 9)
 sys.exit({"well": None, "status": 3, "text": "no use"}[ending])
 """
+DRAWS = """
+import json, random
+import numpy as np
+from monai.transforms import Randomizable
+print(json.dumps([random.random(), np.random.random(), Randomizable.R.random()]))
+"""
 
 
 def ways(folder: Path, ending: str) -> list[subprocess.CompletedProcess]:
     """The probe in a real process and in a forked one."""
     (folder / "probe.py").write_text(PROBE)
     env = environment() | {"PYTHONPATH": str(folder / "more"), "OWN": "1"}
-    command = [sys.executable, "-u", "-m", "probe", ending]
+    command = [sys.executable, "-m", "probe", ending]
     real = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     return [real, run_module("probe", [ending], folder, env)]
 
@@ -55,6 +60,6 @@ def test_the_program_sees_what_it_would_see(tmp_path: Path):
 
 
 def test_unseeded_numbers_differ(tmp_path: Path):
-    draws = [ways(tmp_path, "well")[1].stdout.splitlines()[1] for _ in range(2)]
-    assert draws[0] != draws[1]
-    assert all(a != b for a, b in zip(*map(json.loads, draws), strict=True))
+    (tmp_path / "draws.py").write_text(DRAWS)
+    first, second = (json.loads(run_module("draws", [], tmp_path, environment()).stdout) for _ in range(2))
+    assert len(first) == 3 and all(a != b for a, b in zip(first, second, strict=True))

@@ -2,7 +2,9 @@
 
 Importing PyTorch and MONAI takes longer than most runs of the tiny networks, and there are dozens of runs. So each is
 forked from a process that has the libraries loaded (and nothing of the bundle), and then is what ``python -m`` would
-have made it: same arguments, folder, environment, module path, exit status and output.
+have made it: same arguments, folder, environment, module path, exit status and output. Two things are not: variables
+that libraries read when they are loaded are those of the tests, and all forks order their sets alike. Where two runs
+must be equal, let one of them be a real process.
 """
 
 from __future__ import annotations
@@ -20,11 +22,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+# Read by the libraries when they are loaded. Networks here are so small that threads only wait for each other, for
+# seconds where cores are shared.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 LIBRARIES = ["fire", "ignite", "matplotlib.pyplot", "mlflow", "monai.bundle", "nibabel", "pandas", "pydicom"]
 LIBRARIES += ["scipy.ndimage", "sklearn.metrics", "skimage.measure", "torch._dynamo", "torch._inductor", "torchvision"]
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(LIBRARIES)
+# Elsewhere forking is not there, or not safe once libraries with threads of their own are loaded.
+FORKS = sys.platform == "linux"
+CONTEXT = multiprocessing.get_context("forkserver" if FORKS else None)
+if FORKS:
+    CONTEXT.set_forkserver_preload(LIBRARIES)
 
 
 def run_module(
@@ -32,6 +41,8 @@ def run_module(
 ) -> subprocess.CompletedProcess[str]:
     """What ``subprocess.run([sys.executable, "-m", module, *arguments], ...)`` gives, with its output as text."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
+    if not FORKS:
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     path = [str(Path(cwd).resolve()), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *own_path()]
     with tempfile.TemporaryDirectory() as folder:
         printed = [Path(folder) / name for name in ("stdout", "stderr")]
@@ -45,7 +56,9 @@ def run_module(
 def own_path() -> list[str]:
     """Where a fresh interpreter looks for modules, without the places that pytest adds."""
     program = "import json, sys; print(json.dumps(sys.path))"
-    return json.loads(subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, check=True).stdout)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    printed = subprocess.run([sys.executable, "-P", "-c", program], env=env, capture_output=True, check=True).stdout
+    return json.loads(printed)
 
 
 def become(
@@ -59,6 +72,8 @@ def become(
     os.environ.update(env)
     sys.argv = [module, *arguments]
     sys.path[:] = path
+    # A fork would start its own processes, such as those of a loader, as it was started itself.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     seed_as_at_start()
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -70,6 +85,8 @@ def become(
 def seed_as_at_start() -> None:
     """Forks of one process would otherwise draw the same numbers, and unseeded runs look as if they were seeded."""
     import numpy as np
+    from monai.transforms import Randomizable
 
     random.seed()
     np.random.seed()
+    Randomizable.R = np.random.RandomState()

@@ -138,7 +138,7 @@ def label_python(request: pytest.FixtureRequest) -> Path:
     return python
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., LabelServer]]:
     """Starts servers, and stops them all at the end."""
     servers: list[LabelServer] = []

@@ -31,9 +31,8 @@ def test_killed_and_resumed_equals_undisturbed(
 ):
     settings = {"dataset_dir": str(data), "weights": str(model), **GRID, "calibration_file": "/nowhere.json"}
     whole = tmp_path / "whole" / "search"
-    printed = check_run(
-        run_bundle("search", files("bundle/", overlay), ROOT, output_dir=whole.parent, search_subjects=2, **settings)
-    )
+    settings_of_whole = {"output_dir": whole.parent, "search_subjects": 2, **settings}
+    printed = check_run(run_bundle("search", files("bundle/", overlay), ROOT, fork=False, **settings_of_whole))
     assert "searching on 2 of 2 labelled subjects (3 in all): A, B" in printed
     assert "chosen on 2 subjects (A, B) and optimistic on them" in printed
 

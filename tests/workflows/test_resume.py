@@ -37,11 +37,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The output folder of each stage after three epochs that nobody disturbed."""
+    """The output folder of each stage after three epochs that nobody disturbed, in real processes."""
     work = tmp_path_factory.mktemp("undisturbed")
     folders = {stage: work / stage for stage in STAGES}
     for stage, folder in folders.items():
-        check_run(run_bundle("training", **arguments(stage, data, folder, folders["train_autoencoder"])))
+        check_run(run_bundle("training", fork=False, **arguments(stage, data, folder, folders["train_autoencoder"])))
     return folders
 
 
