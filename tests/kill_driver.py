@@ -1,7 +1,8 @@
-"""Run a training that is killed with -9 at a chosen moment: ``-m kill_driver MOMENT JSON`` in the bundle's folder.
+"""Run a workflow that is killed with -9 at a chosen moment: ``-m kill_driver MOMENT JSON`` in the bundle's folder.
 
-MOMENT is ``inside_epoch`` (after the fifth iteration) or ``inside_checkpoint`` (when half of the second ``last.pt`` is
-written). JSON holds the arguments of ``monai.bundle.run``.
+MOMENT is ``inside_epoch`` (after the fifth iteration), ``inside_checkpoint`` (when half of the second ``last.pt`` is
+written) or ``inside_cell`` (when half of a search's fourth cell is written). JSON holds the arguments of
+``monai.bundle.run``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from monai.bundle import run
 
 from scripts.files import save_checkpoint
 from scripts.handlers import history, training_checkpoint
+from scripts.search import cells
 
 
 def die() -> None:
@@ -48,6 +50,26 @@ def kill_inside_checkpoint() -> None:
     training_checkpoint.save_checkpoint = saving
 
 
+def kill_inside_cell() -> None:
+    save, calls = cells.np.savez_compressed, []
+
+    def half(stream, **content):
+        calls.append(1)
+        save(stream, **content)
+        if len(calls) == 4:
+            stream.truncate(stream.tell() // 2)
+            stream.flush()
+            die()
+
+    cells.np.savez_compressed = half
+
+
+MOMENTS = {
+    "inside_epoch": kill_inside_epoch,
+    "inside_checkpoint": kill_inside_checkpoint,
+    "inside_cell": kill_inside_cell,
+}
+
 if __name__ == "__main__":
-    {"inside_epoch": kill_inside_epoch, "inside_checkpoint": kill_inside_checkpoint}[sys.argv[1]]()
+    MOMENTS[sys.argv[1]]()
     run(**json.loads(sys.argv[2]))

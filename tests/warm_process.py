@@ -22,12 +22,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Read by the libraries when they are loaded. Networks here are so small that threads only wait for each other, for
-# seconds where cores are shared.
+# Libraries read them when they are loaded; for the reason see conftest.py.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 LIBRARIES = ["fire", "ignite", "matplotlib.pyplot", "mlflow", "monai.bundle", "nibabel", "pandas", "pydicom"]
-LIBRARIES += ["scipy.ndimage", "sklearn.metrics", "skimage.measure", "torch._dynamo", "torch._inductor", "torchvision"]
+LIBRARIES += ["scipy.ndimage", "sklearn.metrics", "skimage.measure", "torch._dynamo", "torch._inductor"]
 
 # Elsewhere forking is not there, or not safe once libraries with threads of their own are loaded.
 FORKS = sys.platform == "linux"

@@ -39,7 +39,7 @@ def test_killed_and_resumed_equals_undisturbed(
     folder = tmp_path / "killed" / "search"
     arguments = {"run_id": "search", "config_file": files("", overlay), "output_dir": str(folder.parent), **settings}
     env = {**environment(), "PYTHONPATH": str(ROOT / "tests")}
-    killed = run_module("kill_search", [json.dumps(arguments)], BUNDLE, env)
+    killed = run_module("kill_driver", ["inside_cell", json.dumps(arguments)], BUNDLE, env)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     assert len(list(folder.glob("cells/*/*.npz"))) == 3 and len(list(folder.glob("cells/*/.*.partial"))) == 1
     printed = check_run(run_bundle("search", files("", overlay), output_dir=folder.parent, **settings))

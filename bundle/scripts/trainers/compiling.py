@@ -23,9 +23,9 @@ def check_compile_mode(mode: str | None, device: torch.device | str, amp: bool) 
     if not mode:
         return
     # Takes a second, which those who do not compile need not wait.
-    import torch._inductor
+    from torch._inductor import list_mode_options
 
-    known = list(torch._inductor.list_mode_options())
+    known = list(list_mode_options())
     if mode not in known:
         raise ValueError(f"compile_mode: got {mode!r}, wanted null or one of {known}.")
     if amp and torch.device(device).type == "cpu":
