@@ -19,9 +19,9 @@ from models import read_configs
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from scripts.datasets import HealthySliceDataset
+from scripts.data.slices import HealthySliceDataset
+from scripts.networks.weights import load_weights
 from scripts.noise import SliceGenerator
-from scripts.weights import load_weights
 
 logger = logging.getLogger("denoiser_by_time")
 TIMES = [10, 25, 50, 100, 200, 300, 400, 600, 800, 1000]

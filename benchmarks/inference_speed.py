@@ -23,9 +23,9 @@ from machine import ceilings, peak_memory, reset_peak_memory, synchronise
 from models import FORMATS, build_network, make_slices
 from plain_loop import plain_inference
 
-from scripts.anomaly_map import squared_residual
 from scripts.inferers import MaskedBernoulliInferer
 from scripts.schedulers import BernoulliScheduler
+from scripts.scores import squared_residual
 
 logger = logging.getLogger("inference_speed")
 DEFAULT_FORMAT = "channels_last" if torch.cuda.is_available() else "contiguous"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.weights import load_weights
+from scripts.networks.weights import load_weights
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"

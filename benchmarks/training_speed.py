@@ -26,7 +26,7 @@ from models import FORMATS, read_configs
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from scripts.code_cache import CodeDataset
+from scripts.training.latents import CodeDataset
 
 logger = logging.getLogger("training_speed")
 WARM_UP = 3

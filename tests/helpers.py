@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from monai.networks.nets import DiffusionModelUNet
 
-from scripts.networks import BinarizingAutoencoder, BinaryLatentDiffusion
+from scripts.networks import BinarizingAutoencoder, Parts
 
 IMAGE_CHANNELS, IMAGE_SIZE = 2, 16
 CODE_SHAPE = (6, 8, 8)
@@ -49,7 +49,7 @@ def tiny_denoiser(seed: int = 0, shift: float = -0.6, spread: float = 0.3) -> Di
     return denoiser.eval()
 
 
-def tiny_network(seed: int = 0, **denoiser_args) -> BinaryLatentDiffusion:
+def tiny_network(seed: int = 0, **denoiser_args) -> Parts:
     """Both networks: (2, 16, 16) images, (6, 8, 8) codes, all weights random."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -61,7 +61,7 @@ def tiny_network(seed: int = 0, **denoiser_args) -> BinaryLatentDiffusion:
             code_channels=CODE_SHAPE[0],
             norm_num_groups=4,
         )
-    return BinaryLatentDiffusion(autoencoder, tiny_denoiser(seed, **denoiser_args)).eval()
+    return Parts(autoencoder=autoencoder, denoiser=tiny_denoiser(seed, **denoiser_args)).eval()
 
 
 def random_slices(count: int, seed: int = 0) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 
 from scripts.inferers import MaskedBernoulliInferer
 from scripts.inferers.masked_bernoulli import QUANTIZE_STEP, MaskedDenoisingOutput
-from scripts.networks import BinaryLatentDiffusion
+from scripts.networks import Parts
 from scripts.noise import SliceGenerator
 from scripts.schedulers import BernoulliScheduler
 
@@ -63,10 +63,10 @@ def inferer(**changes) -> MaskedBernoulliInferer:
     return MaskedBernoulliInferer(**(arguments | changes))
 
 
-def recording_network(**denoiser_args) -> tuple[BinaryLatentDiffusion, list[dict]]:
+def recording_network(**denoiser_args) -> tuple[Parts, list[dict]]:
     network = tiny_network(**denoiser_args)
     denoiser = RecordingDenoiser(network.denoiser).eval()
-    return BinaryLatentDiffusion(network.autoencoder, denoiser).eval(), denoiser.calls
+    return Parts(autoencoder=network.autoencoder, denoiser=denoiser).eval(), denoiser.calls
 
 
 def recorded(inferer: MaskedBernoulliInferer, network: nn.Module, slices: torch.Tensor) -> tuple[list[dict], object]:

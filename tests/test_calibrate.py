@@ -13,9 +13,9 @@ from skimage.measure import label as components
 from small_study import SCORE, SEQUENCES, Body, Study, make_body, random_map, seen
 
 from scripts.calibrate import BINS, HealthySide
-from scripts.calibration import CALIBRATED, read_threshold
 from scripts.evaluation.bootstrap import resamples
 from scripts.evaluation.thresholds import patient_folds
+from scripts.results.calibration import CALIBRATED, read_threshold
 
 NAMES = ["BraTS-X-1-0", "BraTS-X-1-1", "BraTS-X-2-0", "d", "e"]
 PATIENTS = ["BraTS-X-1", "BraTS-X-1", "BraTS-X-2", "d", "e"]

@@ -23,7 +23,7 @@ from authors_networks import (
 from monai.bundle import ConfigParser
 
 from scripts.convert_checkpoint import main
-from scripts.networks import BinaryLatentDiffusion
+from scripts.networks import Parts
 from scripts.schedulers import BernoulliScheduler, DecayBernoulliScheduler
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +50,9 @@ def load(folder):
     """The joined network as the overlay describes it, with the weights it names."""
     parser = ConfigParser()
     parser.read_config(folder / "model.json")
-    network = BinaryLatentDiffusion(parser.get_parsed_content("autoencoder"), parser.get_parsed_content("denoiser"))
+    network = Parts(
+        autoencoder=parser.get_parsed_content("autoencoder"), denoiser=parser.get_parsed_content("denoiser")
+    )
     network.load_state_dict(torch.load(parser.get_parsed_content("weights"), weights_only=True))
     return network.eval(), parser
 
@@ -145,7 +147,7 @@ def test_overlay_holds_sizes_noise_and_weights(tmp_path):
             "beta_start": 0.0001,
             "beta_end": 0.02,
         },
-        "anomaly_map": {"_target_": "scripts.anomaly_map.squared_residual", "_mode_": "callable"},
+        "anomaly_map": {"_target_": "scripts.scores.squared_residual", "_mode_": "callable"},
     }
 
 

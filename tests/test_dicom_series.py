@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from pydicom.uid import generate_uid
 from synthetic_study import Study, new_study, write_series
 
-from scripts.datalists import find_studies
+from scripts.data.datalists import find_studies
 from scripts.dicom import DicomSeries, match_series, read_series, sorted_images
 from scripts.transforms.dicom import LoadDicomSubjectd
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .calibration import CALIBRATED
 from .evaluation import Protocol, SubjectReader
 from .evaluation.bins import Bins
 from .evaluation.bootstrap import interval
@@ -23,6 +22,7 @@ from .evaluation.sources import MapSource
 from .evaluation.table.compute import subject_weights
 from .evaluation.thresholds import patient_folds, threshold_for_rate
 from .files import write_json
+from .results.calibration import CALIBRATED
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ From the bundle's folder::
 
     python -m scripts.convert_checkpoint --autoencoder binaryae_ema.th --denoiser unet.pt --output models/model.pt
 
-writes ``model.pt``, the state dict of :class:`~scripts.networks.BinaryLatentDiffusion`, and beside it ``model.json``,
+writes ``model.pt``, the state dict of :class:`~scripts.networks.Parts`, and beside it ``model.json``,
 a config overlay with the network sizes, the noise process and the path of the weights.
 """
 
@@ -20,7 +20,7 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
-from .authors_keys import (
+from .converters.masked_bernoulli import (
     autoencoder_key,
     autoencoder_sizes,
     denoiser_key,
@@ -29,7 +29,7 @@ from .authors_keys import (
     is_unused,
 )
 from .files import load_checkpoint, save_checkpoint, writable_folder, write_json
-from .networks import BinarizingAutoencoder, BinaryLatentDiffusion
+from .networks import BinarizingAutoencoder, Parts
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ def make_overlay(autoencoder: dict, denoiser: dict, noise: str, weights: Path) -
         "autoencoder": {"_target_": "scripts.networks.BinarizingAutoencoder", **autoencoder},
         "denoiser": {"_target_": "DiffusionModelUNet", **denoiser},
         "scheduler": {"_target_": f"scripts.schedulers.{SCHEDULERS[noise]}", **SCHEDULE},
-        "anomaly_map": {"_target_": "scripts.anomaly_map.squared_residual", "_mode_": "callable"},
+        "anomaly_map": {"_target_": "scripts.scores.squared_residual", "_mode_": "callable"},
     }
     if autoencoder["in_channels"] == len(AUTHORS_SEQUENCES):
         overlay["sequences"] = AUTHORS_SEQUENCES
@@ -202,7 +202,7 @@ def convert(options: argparse.Namespace) -> Path:
     if channels != (bits, bits):
         raise checkpoint.error(f"channels in and out are {channels}, wanted the autoencoder's {bits} code channels.")
     state = _joined(autoencoder=autoencoder_state, denoiser=denoiser_state)
-    BinaryLatentDiffusion(autoencoder, denoiser).load_state_dict(state)
+    Parts(autoencoder=autoencoder, denoiser=denoiser).load_state_dict(state)
     writable_folder(output.parent, "--output")
     save_checkpoint(output, state)
     write_json(overlay_path, make_overlay(autoencoder_arguments, denoiser_arguments, options.noise, output))

@@ -23,15 +23,15 @@ from monai.bundle import ConfigParser
 from monai.networks.nets import DiffusionModelUNet
 
 from .files import save_checkpoint, writable_folder
-from .networks import BinaryLatentDiffusion
-from .weights import load_weights
+from .networks import Parts
+from .networks.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
 BUNDLE_ROOT = Path(__file__).resolve().parent.parent
 
 
-def build_network(config_files: Sequence[str | os.PathLike]) -> BinaryLatentDiffusion:
+def build_network(config_files: Sequence[str | os.PathLike]) -> Parts:
     """The ``network_def`` of an inference configuration and its overlays, with fresh weights on the CPU."""
     parser = ConfigParser()
     parser.read_config([str(path) for path in config_files])
@@ -54,7 +54,7 @@ def export_model(
     denoiser: str | None = None,
     seed: int = 0,
     half: bool = True,
-) -> BinaryLatentDiffusion:
+) -> Parts:
     """Write the joined state dict, atomically, and return the network.
 
     Args:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from monai.networks.nets import DiffusionModelUNet
 
 from .inferers import MaskedBernoulliInferer
-from .networks import BinarizingAutoencoder, BinaryLatentDiffusion
+from .networks import BinarizingAutoencoder, Parts
 
 
 def as_shown(plane: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class DenoisingRows:
 
     def __call__(self, denoiser: DiffusionModelUNet, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Rows of pictures for ``images`` (N, c, W, H)."""
-        network = BinaryLatentDiffusion(self.autoencoder, denoiser)
+        network = Parts(autoencoder=self.autoencoder, denoiser=denoiser)
         output = self.inferer.run_slices(images, torch.arange(len(images), device=images.device), network)
         rows = reconstruction_rows(self.autoencoder, images)
         return {**rows, "masked denoising": output.reconstruction}

@@ -86,7 +86,7 @@ def test_missing_and_foreign_weights_are_refused(server: LabelServer, bundle: Pa
         state = torch.load(kept, weights_only=True)
         foreign = {f"other.{key}": value for key, value in state.items()}
         for wrong, reason in (
-            (foreign, "the weights do not belong to this BinaryLatentDiffusion"),
+            (foreign, "the weights do not belong to this network of autoencoder, denoiser"),
             (dict(list(state.items())[1:]), "1 keys missing (first: autoencoder."),
         ):
             torch.save(wrong, path)

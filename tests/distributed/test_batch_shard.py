@@ -9,11 +9,11 @@ import torch
 from ignite.engine import Engine
 from torch.utils.data import TensorDataset
 
-from scripts.datasets import DrawSampler
+from scripts.data.slices import DrawSampler
 from scripts.distributed import BatchShard, ProcessGroup, shard_loader
 from scripts.networks import BinarizingAutoencoder
-from scripts.prepare_batch import BernoulliPrepareBatch
 from scripts.schedulers import BernoulliScheduler
+from scripts.training.prepare_batch import BernoulliPrepareBatch
 
 SIZE = 3
 """Processes; nothing here is joined, each is asked in turn."""

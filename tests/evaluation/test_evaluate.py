@@ -13,10 +13,10 @@ from scipy import ndimage
 from small_study import SCORE, SHAPE, Study, make_body, random_map, seen
 from volume_files import LPS_AFFINE
 
-from scripts.calibration import CALIBRATED
 from scripts.evaluation.summary import summarise
 from scripts.evaluation.table import all_metrics
 from scripts.evaluation.thresholds import patient_folds
+from scripts.results.calibration import CALIBRATED
 
 NAMES = ["BraTS-X-1-0", "BraTS-X-1-1", "BraTS-X-2-0", "d"]
 PATIENTS = ["BraTS-X-1", "BraTS-X-1", "BraTS-X-2", "d"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from small_study import SCORE, Study, make_body
 
-from scripts.anomaly_map import absolute_residual, bright_sequence, signed_residual, squared_residual
 from scripts.evaluation import gather_methods
 from scripts.evaluation.sources import ForeignMaps, ImageScore, StoredResults
+from scripts.scores import absolute_residual, bright_sequence, signed_residual, squared_residual
 from scripts.writers import VolumeWriter
 
 LAYOUT = VolumeWriter(None, 0.0)

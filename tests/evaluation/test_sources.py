@@ -13,8 +13,8 @@ import torch
 from small_study import SCORE, Study, make_body, mask_shares, reconstruction, scaled
 from volume_files import LPS_AFFINE, save_volume
 
-from scripts.anomaly_map import bright_sequence, mask_density, signed_residual, squared_residual
 from scripts.evaluation.sources import ForeignMaps, ImageScore, StoredResults, apply_score
+from scripts.scores import bright_sequence, mask_density, signed_residual, squared_residual
 from scripts.writers import VolumeWriter
 
 LAYOUT = VolumeWriter(None, 0.0)

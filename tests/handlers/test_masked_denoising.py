@@ -11,8 +11,8 @@ from masked_bernoulli_recording import L, inferer
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import SpatialPad
 
+from scripts.data.selection import SliceSelector
 from scripts.handlers import MaskedDenoisingHandler
-from scripts.slices import SliceSelector
 
 
 def handled(image: torch.Tensor, **changes) -> tuple[dict, list[dict], torch.nn.Module]:

@@ -17,10 +17,10 @@ from masked_bernoulli_recording import (
     inferer,
 )
 
+from scripts.data.selection import SliceSelector
 from scripts.inferers import MaskedBernoulliInferer
 from scripts.inferers.masked_bernoulli import MaskedDenoisingOutput
 from scripts.schedulers import BernoulliScheduler
-from scripts.slices import SliceSelector
 
 # Arguments
 

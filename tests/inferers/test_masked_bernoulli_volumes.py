@@ -25,8 +25,8 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import SpatialPad
 from torch import nn
 
-from scripts.anomaly_map import signed_residual, structural_dissimilarity
-from scripts.slices import SliceSelector
+from scripts.data.selection import SliceSelector
+from scripts.scores import signed_residual, structural_dissimilarity
 
 # Slices and volumes
 

@@ -18,7 +18,7 @@ from scripts.results import read_rows
 
 SUBJECTS = ["Doe_Jane", "Roe_Richard", "Poe_Edgar"]
 CONFIG = "configs/inference.json"
-SQUARED = {"_target_": "scripts.anomaly_map.squared_residual", "_mode_": "callable", "weights": [1.0, 1.0, 1.0]}
+SQUARED = {"_target_": "scripts.scores.squared_residual", "_mode_": "callable", "weights": [1.0, 1.0, 1.0]}
 """In numbers the squared residual of ``scores.json``, by its keywords another score, so that it is computed anew."""
 
 FEW = {"bootstrap_resamples": 20, "panels": 1}

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..calibration import read_threshold
 from ..failures import SubjectFailures
+from ..results.calibration import read_threshold
 from ..transforms.segmentation import drop_small
 from .bins import Bins
 from .pixel_metrics import best_dice

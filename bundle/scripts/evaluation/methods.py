@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..anomaly_map import Score
+from ..scores import Score
 from ..writers import ResultWriter
 from .sources import ForeignMaps, ImageScore, MapSource, StoredResults
 

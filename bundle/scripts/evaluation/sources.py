@@ -16,8 +16,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from ..anomaly_map import Score, describe_score
 from ..results import read_rows, source_of
+from ..scores import Score, describe_score
 from ..writers import ResultWriter
 from .subjects import LabelledSubject
 
@@ -30,7 +30,7 @@ class SubjectMaps:
         anomaly_map: (W, H, n) float32, finite.
         reconstruction: (c, W, H, n), where there is one.
         mask_share: (n,), where there is one.
-        cost: what :func:`scripts.cost.describe_cost` found, where it is known.
+        cost: what :func:`scripts.results.cost.describe_cost` found, where it is known.
     """
 
     anomaly_map: np.ndarray

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pixel_metrics as pixels
+from ..evaluation import pixel_metrics as pixels
 from .evaluate import Evaluator, Run
 from .image_metrics import heights_differ
 from .lesions import by_size, froc

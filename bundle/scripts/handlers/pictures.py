@@ -9,7 +9,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from ..datasets import HealthySliceDataset
+from ..data.slices import HealthySliceDataset
 from ..files import atomic_path, writable_folder
 from ..pictures import picture_grid
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from ..networks import BinaryLatentDiffusion
+from ..networks import Parts
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ class Batches:
     def __init__(self, size: int | None) -> None:
         self.size = size
 
-    def fit(self, network: BinaryLatentDiffusion, images: torch.Tensor) -> None:
+    def fit(self, network: Parts, images: torch.Tensor) -> None:
         """Choose the size, once: 8 on a CPU, and on a CUDA device what the free memory holds.
 
         Args:
@@ -88,7 +88,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def probe_memory(network: BinaryLatentDiffusion, image: torch.Tensor) -> int:
+def probe_memory(network: Parts, image: torch.Tensor) -> int:
     """Bytes that a pass of encoder, denoiser and decoder takes beyond what is allocated already, on a CUDA device."""
     device = image.device
     torch.cuda.reset_peak_memory_stats(device)

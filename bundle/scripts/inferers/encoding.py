@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
-from ..slices import volume_to_slices
+from ..data.selection import volume_to_slices
 from .masked_bernoulli import MaskedBernoulliInferer
 
 

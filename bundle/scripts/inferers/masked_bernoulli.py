@@ -13,11 +13,11 @@ from monai.utils import convert_to_dst_type
 from torch import nn
 from tqdm import tqdm
 
-from ..anomaly_map import mask_density, squared_residual
-from ..networks import BinaryLatentDiffusion
+from ..data.selection import SliceSelector, slices_to_volume, volume_to_slices
+from ..networks import Parts
 from ..noise import SliceGenerator, uniform
 from ..schedulers import BernoulliScheduler
-from ..slices import SliceSelector, slices_to_volume, volume_to_slices
+from ..scores import mask_density, squared_residual
 from .batches import Batches, in_pieces
 from .compiled_steps import CompiledReverseSteps
 from .inference_mode import InferenceMode
@@ -37,7 +37,7 @@ class MaskedBernoulliInferer(Inferer):
     Works on batches of slices, mask and noise per slice; the noise of a slice depends on (seed, index of the slice
     in its volume, step) alone, so neither the batch nor the order matters to it. (The network's own rounding may
     differ with the batch size, most in bfloat16, and turn a bit whose probability lies at P.) The network is a
-    :class:`~scripts.networks.BinaryLatentDiffusion` or anything with its ``autoencoder`` and ``denoiser``.
+    :class:`~scripts.networks.Parts` or anything with its ``autoencoder`` and ``denoiser``.
 
     Args:
         scheduler: the noise process.
@@ -102,12 +102,12 @@ class MaskedBernoulliInferer(Inferer):
             output.meta = {**output.meta, MASK_SHARE: torch.stack([result["mask_share"] for result in results])}
         return output
 
-    def run_volume(self, volume: torch.Tensor, network: BinaryLatentDiffusion) -> dict[str, torch.Tensor]:
+    def run_volume(self, volume: torch.Tensor, network: Parts) -> dict[str, torch.Tensor]:
         """Everything about one preprocessed volume (c, W, H, D); see :meth:`run_volumes`."""
         return self.run_volumes(volume.unsqueeze(0), network)[0]
 
     def run_volumes(
-        self, inputs: torch.Tensor, network: BinaryLatentDiffusion, probability: torch.Tensor | None = None
+        self, inputs: torch.Tensor, network: Parts, probability: torch.Tensor | None = None
     ) -> list[dict[str, torch.Tensor]]:
         """Everything about each item of (B, c, H, W) or (B, c, W, H, D); the slices of all share the batches.
 
@@ -178,7 +178,7 @@ class MaskedBernoulliInferer(Inferer):
         self,
         images: torch.Tensor,
         indices: torch.Tensor,
-        network: BinaryLatentDiffusion,
+        network: Parts,
         probability: torch.Tensor | None = None,
     ) -> MaskedDenoisingOutput:
         """Encode, denoise and decode N slices, a batch at a time.
@@ -191,7 +191,7 @@ class MaskedBernoulliInferer(Inferer):
         """
         return MaskedDenoisingOutput.cat(self._run_chunks(images, indices, network, probability))
 
-    def encode(self, images: torch.Tensor, network: BinaryLatentDiffusion) -> torch.Tensor:
+    def encode(self, images: torch.Tensor, network: Parts) -> torch.Tensor:
         """Code probability y, (N, C, h, w), of slices (N, c, H, W), a batch at a time."""
         with self.inference_mode(network, images.device):
             self.batches.fit(network, images)
@@ -199,7 +199,7 @@ class MaskedBernoulliInferer(Inferer):
                 list(self.batches.run(len(images), lambda part: in_pieces(network.autoencoder.encode, images[part])))
             )
 
-    def inference_mode(self, network: BinaryLatentDiffusion, device: torch.device) -> InferenceMode:
+    def inference_mode(self, network: Parts, device: torch.device) -> InferenceMode:
         """Evaluation mode, no gradients and the inferer's own autocast, all restored on leaving."""
         return InferenceMode(network, device.type, self.amp)
 
@@ -245,7 +245,7 @@ class MaskedBernoulliInferer(Inferer):
         self,
         images: torch.Tensor,
         indices: torch.Tensor,
-        network: BinaryLatentDiffusion,
+        network: Parts,
         probability: torch.Tensor | None,
     ) -> Iterator[MaskedDenoisingOutput]:
         steps = self.num_inference_steps or self.noise_level
@@ -271,7 +271,7 @@ class MaskedBernoulliInferer(Inferer):
         images: torch.Tensor,
         indices: torch.Tensor,
         probability: torch.Tensor,
-        network: BinaryLatentDiffusion,
+        network: Parts,
         on_step: Callable[[], object],
     ) -> MaskedDenoisingOutput:
         generator = SliceGenerator(self.seed, indices, device=images.device)

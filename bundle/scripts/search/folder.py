@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..calibration import describe_method
 from ..evaluation.bins import Bins
 from ..files import remove_stale_partials, writable_folder, write_json
 from ..results import source_of
+from ..results.calibration import describe_method
 from ..schedulers import BernoulliScheduler
 from .cells import Cell, load_cell, save_cell
 from .draw import patient_of

@@ -16,7 +16,7 @@ from monai.utils import CommonKeys, convert_to_dst_type
 
 from ..evaluation.subjects import LabelledSubject
 from ..inferers import EncodingInferer, MaskedBernoulliInferer
-from ..networks import BinaryLatentDiffusion
+from ..networks import Parts
 from ..writers import ResultWriter
 from .grid import Setting
 
@@ -63,7 +63,7 @@ class SettingRunner:
     def __init__(
         self,
         inferer: MaskedBernoulliInferer,
-        network: BinaryLatentDiffusion,
+        network: Parts,
         preprocessing: Any,
         writer: ResultWriter,
         device: torch.device | str = "cpu",

@@ -15,10 +15,10 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
-from ..cost import describe_cost
 from ..files import write_json
-from ..overview import draw_overview
 from ..results import ResultFolder, write_rows
+from ..results.cost import describe_cost
+from ..results.overview import draw_overview
 
 logger = logging.getLogger(__name__)
 

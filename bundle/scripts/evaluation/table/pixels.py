@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .. import pixel_metrics as pixels
+from ...evaluation import pixel_metrics as pixels
 from ..statistics import MethodStatistics
 from .metric import Compute, Metric
 

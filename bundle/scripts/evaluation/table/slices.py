@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import pixel_metrics as pixels
+from ...evaluation import pixel_metrics as pixels
 from ..image_metrics import level_weights
 from ..statistics import MethodStatistics
 from .metric import Compute, Metric, diseased

@@ -1,0 +1,1 @@
+"""From the layout of the authors' checkpoints to ours: a file a method."""
