@@ -76,3 +76,19 @@ def _wrong_sequences(sequences: Any, known: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         problems.append(f"sequences holds a name twice: {names}")
     return problems
+
+
+def refuse(what: str, problems: Sequence[str | None]) -> None:
+    """Raise one error for all ``problems`` of ``what``; nothing when there is none.
+
+    Raises:
+        ValueError: naming all of them.
+    """
+    found = [problem for problem in problems if problem]
+    if found:
+        raise ValueError(f"{what}: {'; '.join(found)}.")
+
+
+def outside(key: str, value: Any, low: float, high: float, whole: bool = False) -> str | None:
+    """A sentence when ``value`` is no (``whole``) number in [low, high]; ``None`` when it is."""
+    return _outside(key, value, low, high, whole)

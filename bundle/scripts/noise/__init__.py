@@ -1,5 +1,6 @@
 """Random numbers and noise fields: everything is a function of a shape and a stream."""
 
-from .streams import SliceGenerator, numbers, uniform, word_offsets
+from .draws import Draws
+from .streams import SliceGenerator, normal, numbers, uniform, word_offsets
 
-__all__ = ["SliceGenerator", "numbers", "uniform", "word_offsets"]
+__all__ = ["Draws", "SliceGenerator", "normal", "numbers", "uniform", "word_offsets"]

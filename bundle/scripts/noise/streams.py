@@ -80,6 +80,22 @@ class SliceGenerator:
         offsets = word_offsets(numel, self.slice_indices.device)
         return numbers(self._states(_step_key(self.step)), offsets)[:, :numel].reshape(tuple(shape))
 
+    def randn(self, shape: Sequence[int]) -> torch.Tensor:
+        """Standard normal numbers (Box and Muller 1958), float32, of two uniform ones each.
+
+        The same on every device but for the last digit, which logarithm and cosine may round otherwise.
+
+        Args:
+            shape: (B, ...); B must be the number of slices.
+
+        Raises:
+            ValueError: when the first dimension is not the number of slices.
+        """
+        first, second = self.rand((shape[0], 2 * math.prod(shape[1:]))).double().chunk(2, dim=1)
+        # 1 - u lies in (0, 1]: the logarithm is finite.
+        radius = (-2 * torch.log1p(-first)).sqrt()
+        return (radius * torch.cos(2 * math.pi * second)).float().reshape(tuple(shape))
+
     def states(self, steps: Sequence[int]) -> torch.Tensor:
         """Start of each slice's stream at each of several steps, (steps, B), int64, for :func:`numbers`."""
         keys = torch.tensor([_step_key(step) for step in steps], device=self.slice_indices.device)
@@ -130,3 +146,14 @@ def uniform(
     if generator is not None and hasattr(generator, "rand"):
         return generator.rand(shape).to(device)
     return torch.rand(tuple(shape), generator=generator, device=device, dtype=torch.float32)
+
+
+def normal(
+    shape: Sequence[int],
+    generator: torch.Generator | SliceGenerator | None = None,
+    device: torch.device | str | None = None,
+) -> torch.Tensor:
+    """Standard normal float32 numbers of ``shape`` on ``device``, from torch's or a slice generator."""
+    if generator is not None and hasattr(generator, "randn"):
+        return generator.randn(shape).to(device)
+    return torch.randn(tuple(shape), generator=generator, device=device, dtype=torch.float32)
