@@ -1,7 +1,7 @@
-"""What a thing is, in JSON values: methods, noise processes, scores and transforms are asked, nobody lists them by hand.
+"""What a thing is, in JSON values: methods, noise processes, scores and transforms are asked, nobody lists them.
 
-A thing says so itself by a method ``describe()``; ``None`` means that results do not depend on it. Of anything else the
-name of its class and its public attributes are taken, so that no parameter can be forgotten.
+A thing says so itself by a method ``describe()``; ``None`` means that results do not depend on it. Of anything else
+the name of its class and its public attributes are taken, so that no parameter can be forgotten.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ LARGEST_ARRAY = 64
 def describe(thing: Any) -> Any:
     """``thing`` in JSON values.
 
-    ``None``, texts and numbers are themselves; sequences, mappings and MONAI's ``Compose`` are described entry by entry,
-    leaving out transforms that describe themselves as ``None``; a function is its name, a bound one (``partial``) a
-    dictionary of ``name`` and its keywords; an object is what its ``describe()`` says, else its class and attributes.
+    ``None``, texts and numbers are themselves; sequences, mappings and MONAI's ``Compose`` are described entry by
+    entry, leaving out transforms that describe themselves as ``None``; a function is its name, a bound one
+    (``partial``) a dictionary of ``name`` and its keywords; an object is what its ``describe()`` says, else its class
+    and attributes.
     """
     if thing is None or isinstance(thing, PLAIN):
         return thing
