@@ -22,7 +22,7 @@ from .evaluation.sources import MapSource
 from .evaluation.table.compute import subject_weights
 from .evaluation.thresholds import patient_folds, threshold_for_rate
 from .files import write_json
-from .results.calibration import CALIBRATED
+from .results.calibration import calibrated
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +144,7 @@ class Calibration:
             "false_positive_rate": self.false_positive_rate,
             "rate_of": self.kind,
             "realised_rate": measure(side, threshold),
-            **{key: self.source.settings.get(key) for key in CALIBRATED},
-            "score": self.source.score,
+            "settings": calibrated({**self.source.settings, "score": self.source.score}),
             "data": self.data,
             "subjects": len(side.patients),
             "healthy_slices": sum(len(a) for a in side.alarms),

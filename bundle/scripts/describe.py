@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms import Compose
+from torch import nn
 
 PLAIN = (str, int, float, bool)
 LARGEST_ARRAY = 64
 """Arrays of more values are told by a hash."""
+
+
+class Undescribed:
+    """A thing that results do not depend on, such as how files are read: the same image may come from any."""
+
+    def describe(self) -> None:
+        """Nothing."""
 
 
 def describe(thing: Any) -> Any:
@@ -43,7 +53,13 @@ def describe(thing: Any) -> Any:
         return {"name": describe(thing.func), **keywords} if keywords else describe(thing.func)
     if hasattr(thing, "describe") and not isinstance(thing, type):
         return thing.describe()
-    return thing.__name__ if hasattr(thing, "__name__") else _describe_object(thing)
+    if isinstance(thing, nn.Module):
+        return _describe_module(thing)
+    if isinstance(thing, Enum):
+        return describe(thing.value)
+    if hasattr(thing, "__name__"):
+        return thing.__name__
+    return _describe_object(thing) if hasattr(thing, "__dict__") else str(thing)
 
 
 def _describe_array(array: np.ndarray) -> Any:
@@ -56,10 +72,24 @@ def _describe_array(array: np.ndarray) -> Any:
 
 
 def _describe_object(thing: Any) -> dict[str, Any]:
-    """Class and public attributes; random states are left out, they are no setting."""
+    """Class, and the arguments it was made with, where it keeps them all under their names; else its public attributes.
+
+    Random states are left out, they are no setting.
+    """
     attributes = {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_")}
+    parameters = list(inspect.signature(type(thing)).parameters)
+    if parameters and all(name in attributes for name in parameters):
+        attributes = {name: attributes[name] for name in parameters}
     plain = {key: value for key, value in attributes.items() if not isinstance(value, np.random.RandomState)}
     return {"name": type(thing).__name__, **{key: describe(value) for key, value in plain.items()}}
+
+
+def _describe_module(module: nn.Module) -> dict[str, Any]:
+    """Its own attributes; of a network how many parameters it has, of a loss the modules that it is made of."""
+    count = sum(p.numel() for p in module.parameters())
+    said = {key: value for key, value in _describe_object(module).items() if key != "training"}
+    parts = {"parameters": count} if count else {name: describe(child) for name, child in module.named_children()}
+    return {**said, **parts}
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], keys: Sequence[str] | None = None) -> str:

@@ -86,8 +86,7 @@ class SubjectEvaluator(SupervisedEvaluator):
 
     def _log_time(self, subjects: Sequence[str], seconds: float) -> None:
         """Say what the batch took, from the images on the device to the files."""
-        shares = [item["mask_share"] for item in self.state.output if "mask_share" in item]
-        count = sum(int((~share.isnan()).sum()) for share in shares)
+        count = sum(int(item["processed"].sum()) for item in self.state.output if "processed" in item)
         if count:
             names = ", ".join(subjects)
             logger.info("%s: %d slices in %.1f s, %.2f s a slice", names, count, seconds, seconds / count)

@@ -15,7 +15,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -50,8 +50,7 @@ def randomise_last_layer(denoiser: DiffusionModelUNet, seed: int, std: float = 0
 def export_model(
     output: str | os.PathLike,
     config_files: Sequence[str | os.PathLike],
-    autoencoder: str | None = None,
-    denoiser: str | None = None,
+    parts: Mapping[str, str] | None = None,
     seed: int = 0,
     half: bool = True,
 ) -> Parts:
@@ -60,8 +59,7 @@ def export_model(
     Args:
         output: path of the model.
         config_files: inference configuration and overlays with the networks' sizes.
-        autoencoder: weights of stage 1; random without.
-        denoiser: weights of stage 2; random without.
+        parts: by name of a part its file of weights; random where there is none.
         seed: of random weights.
         half: store in half precision.
 
@@ -70,12 +68,19 @@ def export_model(
     """
     torch.manual_seed(seed)
     network = build_network(config_files)
-    randomise_last_layer(network.denoiser, seed)
-    for name, path in (("autoencoder", autoencoder), ("denoiser", denoiser)):
-        if path:
-            load_weights(getattr(network, name), path, name, part=name)
-        else:
-            logger.warning("no weights for the %s: random ones with seed %d", name, seed)
+    given = dict(parts or {})
+    for name, module in network.named_children():
+        path = given.pop(name, None)
+        if path is not None:
+            load_weights(module, path, name, part=name)
+            continue
+        logger.warning("no weights for the %s: random ones with seed %d", name, seed)
+        if isinstance(module, DiffusionModelUNet):
+            randomise_last_layer(module, seed)
+    if given:
+        raise ValueError(
+            f"the network has no part {', '.join(given)}, it has {', '.join(dict(network.named_children()))}."
+        )
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in network.state_dict().items()}
     writable_folder(Path(output).resolve().parent, "output")
     save_checkpoint(output, state)
@@ -87,8 +92,9 @@ def export_model(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--autoencoder", help="weights of stage 1 (best.pt, or a joined model)")
-    parser.add_argument("--denoiser", help="weights of stage 2 (best.pt, or a joined model)")
+    parser.add_argument("--autoencoder", help="weights of that part (best.pt, or a joined model)")
+    parser.add_argument("--denoiser", help="weights of that part")
+    parser.add_argument("--part", nargs=2, action="append", default=[], metavar=("NAME", "FILE"), help="of any other")
     parser.add_argument("--output", required=True, help="the joined model")
     parser.add_argument(
         "--config", nargs="+", default=[str(BUNDLE_ROOT / "configs" / "inference.json")],
@@ -97,10 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--full-precision", action="store_true", help="store float32")
     options = parser.parse_args(arguments)
+    parts = [("autoencoder", options.autoencoder), ("denoiser", options.denoiser), *options.part]
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         export_model(
-            options.output, options.config, options.autoencoder, options.denoiser, options.seed,
+            options.output, options.config, {name: path for name, path in parts if path}, options.seed,
             half=not options.full_precision,
         )  # fmt: skip
     except (OSError, ValueError) as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from monai.networks.nets import DiffusionModelUNet
+from torch import nn
 
-from .inferers import MaskedBernoulliInferer
-from .networks import BinarizingAutoencoder, Parts
+from .inferers import AnomalyInferer
+from .networks import Parts
 
 
 def as_shown(plane: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -41,34 +42,38 @@ def picture_grid(rows: Mapping[str, torch.Tensor]) -> Figure:
     return figure
 
 
-def reconstruction_rows(autoencoder: BinarizingAutoencoder, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What stage 1 shows: images and their reconstructions from the decided code y > 1/2."""
-    reconstruction = autoencoder.decode((autoencoder.encode(images) > 0.5).to(images.dtype))
-    return {"image": images, "reconstruction": reconstruction}
+def reconstruction_rows(network: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Images and what a network reconstructs of them in one pass."""
+    return {"image": images, "reconstruction": network.reconstruct(images)}
 
 
-class DenoisingRows:
-    """What stage 2 shows: images, reconstructions without diffusion, and after masked denoising.
+class RestorationRows:
+    """Images, their reconstructions in one pass where a part can do that, and what the method restores.
 
     Args:
-        inferer: the masked inferer.
-        autoencoder: the frozen autoencoder.
+        inferer: runs the method.
+        network: its parts.
+        part: name of the one that is being trained; the pictures take the weights that they are given for it.
     """
 
-    def __init__(self, inferer: MaskedBernoulliInferer, autoencoder: BinarizingAutoencoder) -> None:
-        self.inferer, self.autoencoder = inferer, autoencoder
+    def __init__(self, inferer: AnomalyInferer, network: Parts, part: str) -> None:
+        self.inferer, self.network, self.part = inferer, network, part
 
-    def __call__(self, denoiser: DiffusionModelUNet, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def __call__(self, trained: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Rows of pictures for ``images`` (N, c, W, H)."""
-        network = Parts(autoencoder=self.autoencoder, denoiser=denoiser)
-        output = self.inferer.run_slices(images, torch.arange(len(images), device=images.device), network)
-        rows = reconstruction_rows(self.autoencoder, images)
-        return {**rows, "masked denoising": output.reconstruction}
+        parts: dict[str, Any] = {**dict(self.network.named_children()), self.part: trained}
+        network = Parts(**parts)
+        rows = {"image": images}
+        for part in network.children():
+            if hasattr(part, "reconstruct"):
+                rows |= reconstruction_rows(part, images)
+        places = torch.arange(len(images), device=images.device)
+        return {**rows, "restoration": self.inferer.restore(images, places, network)[1].reconstruction}
 
 
-def overview_slices(scores: Sequence[float] | np.ndarray, count: int = 5) -> list[int]:
-    """Indices of up to ``count`` slices, evenly spread over those that have a score (are not NaN)."""
-    valid = np.flatnonzero(~np.isnan(np.asarray(scores, dtype=np.float64)))
+def overview_slices(processed: Sequence[bool] | np.ndarray, count: int = 5) -> list[int]:
+    """Indices of up to ``count`` slices, evenly spread over those that were processed."""
+    valid = np.flatnonzero(np.asarray(processed, dtype=bool))
     if len(valid) == 0:
         return []
     return sorted({int(valid[i]) for i in np.linspace(0, len(valid) - 1, min(count, len(valid))).round().astype(int)})

@@ -1,9 +1,10 @@
-"""Scores: pure functions from (image, reconstruction, mask) to an anomaly map. One function a score.
+"""Scores: pure functions from (image, reconstruction, evidence) to an anomaly map. One function a score.
 
-Each takes the slices x and x_hat, (B, c, H, W) in [0, 1], and what is known of the mask: M_0 itself, (B, C, h, w), or
-its density, (B, 1, H, W) in [0, 1]; ``None`` where a score has no use for it. Each returns (B, 1, H, W), float32, at
-least 0. What a score is parametrised by comes as keywords, so that a configuration binds them with
-``"_mode_": "callable"`` and :func:`describe_score` can tell them.
+Each takes the slices x and x_hat, (B, c, H, W) in [0, 1], and what the method found beside the reconstruction:
+evidence by name, (B, k, H, W), or ``None``. Each returns (B, 1, H, W), float32, at least 0. What a score is
+parametrised by comes as keywords, so that a configuration binds them with ``"_mode_": "callable"`` and
+:func:`scripts.describe.describe` can tell them. A score that wants evidence is marked with :func:`wants`, or takes its
+name as the keyword ``name``.
 
 Only the squared residual is the paper's (section 2.3). The others exist because what is unusual has a sign: a glioma is
 brighter on FLAIR and darker on T1 than the healthy tissue that replaces it, an edge that the autoencoder blurs is
@@ -13,7 +14,7 @@ neither.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,14 +23,55 @@ from monai.networks.layers import GaussianFilter
 from torch.nn.functional import interpolate, pad
 
 Score = Callable[..., torch.Tensor]
+Evidence = Mapping[str, torch.Tensor] | None
 
 SSIM_WINDOW = 7
+
+
+def wants(*names: str) -> Callable[[Score], Score]:
+    """Mark a score that takes the evidence of these names."""
+
+    def mark(score: Score) -> Score:
+        score.evidence = names  # type: ignore[attr-defined]
+        return score
+
+    return mark
+
+
+def needs(score: Any) -> tuple[str, ...]:
+    """Names of the evidence that a score takes, those of the scores that it is made of included."""
+    if isinstance(score, functools.partial):
+        own = needs(score.func)
+        named = (score.keywords["name"],) if score.func is evidence_map and "name" in score.keywords else ()
+        parts = [needs(part) for part in score.keywords.get("scores", ())]
+        return tuple(dict.fromkeys((*own, *named, *(name for part in parts for name in part))))
+    return tuple(getattr(score, "evidence", ()))
+
+
+def take(evidence: Evidence, name: str) -> torch.Tensor:
+    """The evidence of a name.
+
+    Raises:
+        ValueError: when there is none; names what there is.
+    """
+    if evidence is None or name not in evidence:
+        there = ", ".join(evidence or ()) or "none"
+        raise ValueError(f"this score needs the evidence {name!r}; the method or its stored results have {there}.")
+    return evidence[name]
+
+
+def resize_evidence(evidence: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Evidence (B, k, *places) at the image's ``size``, float32, linear between the centres of its places."""
+    if tuple(evidence.shape[2:]) == tuple(size):
+        return evidence.float()
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    return interpolate(evidence.float(), size=tuple(size), mode=mode, align_corners=False)
 
 
 def squared_residual(
     image: torch.Tensor,
     reconstruction: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    evidence: Evidence = None,
     *,
     weights: Sequence[float] | None = None,
 ) -> torch.Tensor:
@@ -40,7 +82,7 @@ def squared_residual(
 def absolute_residual(
     image: torch.Tensor,
     reconstruction: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    evidence: Evidence = None,
     *,
     weights: Sequence[float] | None = None,
 ) -> torch.Tensor:
@@ -51,7 +93,7 @@ def absolute_residual(
 def signed_residual(
     image: torch.Tensor,
     reconstruction: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    evidence: Evidence = None,
     *,
     weights: Sequence[float],
     sigma: float = 0.0,
@@ -61,7 +103,7 @@ def signed_residual(
     Args:
         image: x.
         reconstruction: x_hat.
-        mask: not used.
+        evidence: not used.
         weights: one a channel; above 0 where a lesion is bright, below 0 where it is dark, 0 to leave a channel out.
         sigma: of the Gaussian, in pixels; 0 for none. It comes before the sign is lost, so that noise and edges,
             which are positive on one side and negative on the other, cancel.
@@ -73,7 +115,7 @@ def signed_residual(
 def structural_dissimilarity(
     image: torch.Tensor,
     reconstruction: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    evidence: Evidence = None,
     *,
     weights: Sequence[float] | None = None,
 ) -> torch.Tensor:
@@ -98,26 +140,33 @@ def structural_dissimilarity(
     return total / sum(weights)
 
 
+@wants("mask_density")
 def mask_density(
-    image: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor | None = None, *, sigma: float = 0.0
+    image: torch.Tensor, reconstruction: torch.Tensor, evidence: Evidence = None, *, sigma: float = 0.0
 ) -> torch.Tensor:
-    """Share of the code's channels that the mask M_0 holds at each place, interpolated to the image; in [0, 1].
+    """Share of the code's channels that masked Bernoulli's mask M_0 holds at each place, smoothed; in [0, 1].
 
     Raises:
-        ValueError: when there is no mask.
+        ValueError: when there is no such evidence.
     """
-    if mask is None:
-        raise ValueError("mask_density: this score needs the mask, and the results hold none (no S_mask_density file).")
-    density = mask.float().mean(dim=1, keepdim=True)
-    if density.shape[2:] != image.shape[2:]:
-        density = interpolate(density, size=tuple(image.shape[2:]), mode="bilinear", align_corners=False)
-    return _smooth(density, sigma)
+    return _smooth(take(evidence, "mask_density").float(), sigma)
+
+
+def evidence_map(
+    image: torch.Tensor, reconstruction: torch.Tensor, evidence: Evidence = None, *, name: str, sigma: float = 0.0
+) -> torch.Tensor:
+    """A map that the method made itself, handed on: the evidence ``name``, summed over its channels, at least 0.
+
+    Raises:
+        ValueError: when there is no such evidence.
+    """
+    return _smooth(take(evidence, name).float().sum(dim=1, keepdim=True), sigma).clamp_min(0)
 
 
 def bright_sequence(
     image: torch.Tensor,
     reconstruction: torch.Tensor | None = None,
-    mask: torch.Tensor | None = None,
+    evidence: Evidence = None,
     *,
     channel: int,
     sigma: float = 2.0,
@@ -129,7 +178,7 @@ def bright_sequence(
     Args:
         image: x.
         reconstruction: not used.
-        mask: not used.
+        evidence: not used.
         channel: the sequence on which lesions are bright, e.g. FLAIR.
         sigma: of the Gaussian, in pixels.
     """
@@ -144,42 +193,26 @@ def bright_sequence(
 def product(
     image: torch.Tensor,
     reconstruction: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    evidence: Evidence = None,
     *,
     scores: Sequence[Score],
 ) -> torch.Tensor:
     """Geometric mean of several scores: high only where all are."""
-    maps = torch.stack([score(image, reconstruction, mask) for score in scores])
+    maps = torch.stack([score(image, reconstruction, evidence) for score in scores])
     return maps.clamp_min(0).pow(1 / len(scores)).prod(dim=0)
 
 
 def weighted_sum(
     image: torch.Tensor,
     reconstruction: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    evidence: Evidence = None,
     *,
     scores: Sequence[Score],
     weights: Sequence[float],
 ) -> torch.Tensor:
     """Sum over several scores of weight times score; weights at least 0."""
-    maps = torch.cat([score(image, reconstruction, mask) for score in scores], dim=1)
+    maps = torch.cat([score(image, reconstruction, evidence) for score in scores], dim=1)
     return _weighted_sum(maps, weights)
-
-
-def describe_score(score: Score) -> Any:
-    """What a score is, in JSON values: its name, or a dictionary of its name and its keywords."""
-    if not isinstance(score, functools.partial):
-        return getattr(score, "__name__", type(score).__name__)
-    keywords = {key: _describe_keyword(value) for key, value in sorted(score.keywords.items())}
-    return {"name": describe_score(score.func), **keywords} if keywords else describe_score(score.func)
-
-
-def _describe_keyword(value: Any) -> Any:
-    if callable(value):
-        return describe_score(value)
-    if isinstance(value, (list, tuple)):
-        return [_describe_keyword(v) for v in value]
-    return value
 
 
 def _signed_sum(channels: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:

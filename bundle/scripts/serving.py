@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
+from .checks import outside, refuse
 from .files import writable_folder
-from .inferers.masked_bernoulli import MASK_SHARE
+from .inferers.anomaly import PROCESSED, SLICE_SCORES
+from .methods import Method
 from .writers.volume import VolumeWriter, save_nifti, space_code, to_array
 
 DATASTORE_FILE = "datastore_v2.json"
@@ -32,21 +34,27 @@ LARGEST_COSINE = 1e-3
 """Between two axes of an image that counts as right-angled."""
 
 
-def optional_number(value: Any) -> Any:
+def optional_number(value: Any, name: str = "anomaly_threshold") -> Any:
     """A setting that may be unset, as clients send it: their forms know text only, and an empty one for ``None``.
 
+    Args:
+        value: ``None``, a number, or a text.
+        name: of the setting, for the error.
+
     Returns:
-        ``None`` for ``None`` and for empty text, the number that a text spells, and anything else as it is, for
-        :func:`scripts.checks.check_settings` to refuse.
+        ``None`` for ``None`` and for empty text, else the number.
+
+    Raises:
+        ValueError: when it is no number of at least 0.
     """
-    if not isinstance(value, str):
-        return value
-    if not value.strip():
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        return float(value)
+        number: Any = float(value) if isinstance(value, str) else value
     except ValueError:
-        return value
+        number = value
+    refuse("settings", [outside(name, number, 0, float("inf"))])
+    return number
 
 
 class CheckRequestd(Transform):
@@ -103,47 +111,51 @@ class CheckGeometryd(Transform):
         return dict(data)
 
 
-class TakeMaskShared(Transform):
-    """Put the mask share that an anomaly map carries under a key of its own, before ``Invertd`` drops it.
+class TakeSliceScoresd(Transform):
+    """Put what an anomaly map carries of its slices under keys of its own, before ``Invertd`` drops it.
 
     Args:
-        key: the map of one volume, as the inferer returned it. ``mask_share`` becomes (D,), NaN for slices that were
-            not processed.
+        key: the map of one volume, as the inferer returned it. ``processed`` becomes (D,), boolean, ``slice_scores`` by
+            name (D,), NaN for slices that were not processed.
     """
 
     def __init__(self, key: str = "pred") -> None:
         self.key = key
 
     def __call__(self, data: Mapping) -> dict:
-        """Add ``mask_share``."""
-        return {**data, MASK_SHARE: data[self.key].meta[MASK_SHARE].reshape(-1)}
+        """Add ``processed`` and ``slice_scores``."""
+        meta = data[self.key].meta
+        scores = {name: values.reshape(-1) for name, values in meta[SLICE_SCORES].items()}
+        return {**data, PROCESSED: meta[PROCESSED].reshape(-1), SLICE_SCORES: scores}
 
 
 class DescribeResultd(Transform):
     """Save the float map beside the server's labels, and say under ``result`` what a client may want to know.
 
     Expects what postprocessing leaves: ``image``, ``anomaly_map`` and ``pred`` (the segmentation, which becomes uint8)
-    in the input's own space, ``mask_share`` (D,) in canonical order, and the input's ``image_path``.
+    in the input's own space, ``processed`` and ``slice_scores`` in canonical order, and the input's ``image_path``.
 
-    ``result`` holds ``image_score``, the mean mask share of the processed slices; ``volume`` and, for each processed
-    slice, ``slices`` with ``mask_share``, ``map_mean`` and ``map_max``; ``anomaly_map``, the path of the map and, in a
-    folder of the server's, the image's name and the tag by which the server knows it; ``settings``.
+    ``result`` holds ``image_score``, the mean over the processed slices of the method's image score; ``volume`` and,
+    for each processed slice, ``slices`` with the method's slice scores, ``map_mean`` and ``map_max``; ``anomaly_map``,
+    the path of the map and, in a folder of the server's, the image's name and the tag by which the server knows it;
+    ``settings``.
 
     Args:
         layout: counts slices as the file does.
+        method: whose scores are told.
         settings: what the result depends on, in JSON values.
     """
 
-    def __init__(self, layout: VolumeWriter, settings: Mapping[str, Any]) -> None:
-        self.layout, self.settings = layout, dict(settings)
+    def __init__(self, layout: VolumeWriter, method: Method, settings: Mapping[str, Any]) -> None:
+        self.layout, self.method, self.settings = layout, method, dict(settings)
 
     def __call__(self, data: Mapping) -> dict:
         """Add ``result``."""
         rows = self.layout.scores("", data)
         slices = [{k: row[k] if k == "slice" else float(row[k]) for k in row if k != "subject"} for row in rows]
-        volume = summarise(slices)
+        volume = summarise(slices, self.method.slice_scores)
         described = {
-            "image_score": volume["mask_share"],
+            "image_score": volume[self.method.image_score],
             "volume": volume,
             "slices": slices,
             "anomaly_map": save_map(data["anomaly_map"], data["image"], Path(data["image_path"])),
@@ -152,18 +164,20 @@ class DescribeResultd(Transform):
         return {**data, "pred": data["pred"].to(torch.uint8), "result": {**data.get("result", {}), **described}}
 
 
-def summarise(slices: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all slices: how many, mean and largest mask share, mean and largest value of the map; ``None`` without any."""
-    columns = {key: [row[key] for row in slices] for key in ("mask_share", "map_mean", "map_max")}
-    if not slices:
-        return {"slices": 0, **dict.fromkeys(("mask_share", "mask_share_max", "map_mean", "map_max"))}
-    return {
-        "slices": len(slices),
-        "mask_share": float(np.mean(columns["mask_share"])),
-        "mask_share_max": max(columns["mask_share"]),
-        "map_mean": float(np.mean(columns["map_mean"])),
-        "map_max": max(columns["map_max"]),
+def summarise(slices: list[dict[str, Any]], slice_scores: Sequence[str] = ()) -> dict[str, Any]:
+    """Of all slices: how many, mean and largest of each score, mean and largest value of the map; ``None`` without any.
+
+    Args:
+        slices: rows with the scores, ``map_mean`` and ``map_max``.
+        slice_scores: names; the largest of ``mask_share`` is called ``mask_share_max``.
+    """
+    functions: dict[str, tuple[str, Callable]] = {"map_mean": ("map_mean", np.mean), "map_max": ("map_max", max)}
+    for name in reversed(slice_scores):
+        functions = {name: (name, np.mean), f"{name}_max": (name, max), **functions}
+    said = {
+        key: float(of([row[column] for row in slices])) if slices else None for key, (column, of) in functions.items()
     }
+    return {"slices": len(slices), **said}
 
 
 def save_map(anomaly_map: torch.Tensor, image: MetaTensor, image_path: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ class Bundle:
 
     Args:
         root: the folder.
-        settings: keys of ``configs/inference.json`` or ``configs/dicom.json``, nested ones with ``#``, and values.
+        settings: keys of ``configs/inference.json`` or ``configs/data/dicom.json``, nested ones with ``#``, and values.
 
     Raises:
         ValueError: when a setting's name is in neither file.
@@ -39,7 +39,10 @@ class Bundle:
         self.root, self.settings = root, dict(settings)
         self.metadata: dict[str, Any] = self._config("metadata")
         # MONAI accepts a mistyped key without a word.
-        unknown = {key.split("#")[0] for key in self.settings} - {*self._config("inference"), *self._config("dicom")}
+        unknown = {key.split("#")[0] for key in self.settings} - {
+            *self._config("inference"),
+            *self._config("data/dicom"),
+        }
         if unknown:
             raise ValueError(f"app.yaml: bundle: settings: the bundle knows no {', '.join(sorted(unknown))}.")
         if str(root) not in sys.path:
@@ -54,7 +57,7 @@ class Bundle:
 
     def holds_volumes(self, folder: Path) -> bool:
         """Whether any file at any depth is NIfTI or another volume that the bundle reads."""
-        extensions = self.script("datalists").VOLUME_EXTENSIONS
+        extensions = self.script("data.datalists").VOLUME_EXTENSIONS
         return any(path.name.lower().endswith(extensions) for path in folder.rglob("*") if path.is_file())
 
     def workflow(self, overlays: Sequence[str], **overrides: Any) -> ConfigWorkflow:

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 SERIES = "study_selected_series_list"
 
+DICOM = "data/dicom"
+"""The bundle's overlay for DICOM."""
+
 
 class SequenceSelectorOperator(DICOMSeriesSelectorOperator):
     """Selects one series a sequence by the rules of the bundle's ``configs/dicom.json``; checks their geometry.
@@ -52,7 +55,7 @@ class SequenceSelectorOperator(DICOMSeriesSelectorOperator):
         if len(dicom_study_list) != 1:
             raise ValueError(f"{self.source}: {len(dicom_study_list)} DICOM studies, wanted one.")
         study = dicom_study_list[0]
-        loader = self.bundle.workflow(["dicom"]).parser.get_parsed_content("load")
+        loader = self.bundle.workflow([DICOM]).parser.get_parsed_content("load")
         result = StudySelectedSeries(study)
         for sequence, images in loader.select(dicom_files(self.source), str(self.source)).items():
             result.add_selected_series(SelectedSeries(sequence, _ordered(images, study.get_all_series())))
@@ -98,7 +101,7 @@ class DicomInferenceOperator(Operator):
     def _infer(self, files: list[str]) -> dict[str, Any]:
         item = {"subject": "study", "patient": "study", "folder": str(self.source), "image": files}
         with tempfile.TemporaryDirectory() as folder:
-            outputs = self.bundle.run(["dicom"], datalist=[item], output_dir=folder)
+            outputs = self.bundle.run([DICOM], datalist=[item], output_dir=folder)
             self.target.mkdir(parents=True, exist_ok=True)
             shutil.copy(Path(folder) / "scores.csv", self.target / "scores.csv")
         return outputs[0]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ..checks import outside, refuse
+
 
 class SliceSelector:
     """Indices of the slices to use along the last axis of a preprocessed volume.
@@ -20,10 +22,9 @@ class SliceSelector:
     """
 
     def __init__(self, slice_range: Sequence[int] | None = None, min_foreground: float = 0.0) -> None:
-        if slice_range is not None and (len(slice_range) != 2 or not 0 <= slice_range[0] < slice_range[1]):
-            raise ValueError(f"slice_range must be [first, last + 1] with 0 <= first <= last, got {slice_range}.")
-        if not 0 <= min_foreground <= 1:
-            raise ValueError(f"min_foreground must lie in [0, 1], got {min_foreground}.")
+        fits = slice_range is None or (len(slice_range) == 2 and 0 <= slice_range[0] < slice_range[1])
+        wrong = f"slice_range must be [first, last + 1] with 0 <= first <= last, got {slice_range}"
+        refuse("slices", [None if fits else wrong, outside("min_foreground", min_foreground, 0, 1)])
         self.slice_range, self.min_foreground = slice_range, min_foreground
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:

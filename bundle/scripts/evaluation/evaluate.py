@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from ..failures import SubjectFailures
 from ..results.calibration import read_threshold
-from ..transforms.segmentation import drop_small
 from .bins import Bins
 from .pixel_metrics import best_dice
 from .sources import MapSource, SubjectMaps
@@ -36,8 +35,8 @@ class Protocol:
 
     Attributes:
         map_postprocessing: from ``pred``, a map (1, W, H, n), and ``image`` to the map that is cut by a threshold.
-        min_component_size: smaller components of a segmentation are dropped, pixels in the slice.
-        min_component_voxels: likewise in the volume.
+        segmentation_postprocessing: from ``pred``, a segmentation (1, W, H, n) of 0 and 1, to a cleaner one.
+        min_lesion_voxels: components of fewer voxels are not counted as detections.
         false_positive_rate: wanted share of healthy foreground pixels above the calibrated threshold.
         seed: of everything drawn: folds, resamples, slices that are shown.
         resamples: of the bootstrap.
@@ -46,8 +45,8 @@ class Protocol:
     """
 
     map_postprocessing: Callable[[dict], dict]
-    min_component_size: int = 10
-    min_component_voxels: int = 0
+    segmentation_postprocessing: Callable[[dict], dict] = dict
+    min_lesion_voxels: int = 10
     false_positive_rate: float = 0.01
     seed: int = 0
     resamples: int = 1000
@@ -60,9 +59,9 @@ class Protocol:
         return np.asarray(self.map_postprocessing(data)["pred"][0].numpy(), dtype=np.float32)
 
     def drop(self, segmentation: np.ndarray) -> np.ndarray:
-        """A boolean segmentation (W, H, n) without its small components."""
+        """A boolean segmentation (W, H, n) as it is cleaned after inference."""
         binary = torch.from_numpy(segmentation)[None].float()
-        return np.asarray(drop_small(binary, self.min_component_size, self.min_component_voxels)[0].numpy() > 0)
+        return np.asarray(self.segmentation_postprocessing({"pred": binary})["pred"][0].numpy() > 0)
 
 
 @dataclass(eq=False)
@@ -230,5 +229,5 @@ class Evaluator:
             for rule, thresholds in rules.items():
                 statistics.add_overlaps(index, processed, subject.label, rule, thresholds, self.protocol.drop)
             assert run.calibrated is not None and run.curve is not None
-            minimum = max(self.protocol.min_component_voxels, self.protocol.min_component_size)
-            statistics.add_detections(processed, subject.label, float(run.calibrated[index]), run.curve, minimum)
+            calibrated, minimum = float(run.calibrated[index]), self.protocol.min_lesion_voxels
+            statistics.add_detections(processed, subject.label, calibrated, run.curve, minimum)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,10 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from ..describe import describe
 from ..results import read_rows, source_of
-from ..scores import Score, describe_score
+from ..results.folder import FIRST_COLUMNS, LAST_COLUMNS
+from ..scores import Score
 from ..writers import ResultWriter
 from .subjects import LabelledSubject
 
@@ -29,13 +31,13 @@ class SubjectMaps:
     Attributes:
         anomaly_map: (W, H, n) float32, finite.
         reconstruction: (c, W, H, n), where there is one.
-        mask_share: (n,), where there is one.
+        slice_scores: by name (n,), those that the method has.
         cost: what :func:`scripts.results.cost.describe_cost` found, where it is known.
     """
 
     anomaly_map: np.ndarray
     reconstruction: np.ndarray | None = None
-    mask_share: np.ndarray | None = None
+    slice_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     cost: Mapping[str, Any] | None = None
 
 
@@ -51,15 +53,22 @@ class MapSource(Protocol):
 
 
 def apply_score(
-    score: Score, image: np.ndarray, reconstruction: np.ndarray | None = None, density: np.ndarray | None = None
+    score: Score,
+    image: np.ndarray,
+    reconstruction: np.ndarray | None = None,
+    evidence: Mapping[str, np.ndarray] | None = None,
 ) -> np.ndarray:
     """A score of stored images: (c, W, H, n) in, (W, H, n) out, float32; one slice at a time, which bounds memory."""
     planes = []
     for index in range(image.shape[-1]):
-        arrays = [None if a is None else np.ascontiguousarray(a[..., index]) for a in (image, reconstruction, density)]
-        tensors = [None if a is None else torch.from_numpy(a)[None] for a in arrays]
-        planes.append(score(*tensors)[0, 0].numpy())
+        x, x_hat = (None if a is None else _slice(a, index) for a in (image, reconstruction))
+        found = {name: _slice(array, index) for name, array in (evidence or {}).items()}
+        planes.append(score(x, x_hat, found)[0, 0].numpy())
     return np.stack(planes, axis=-1) if planes else np.zeros(image.shape[1:], dtype=np.float32)
+
+
+def _slice(array: np.ndarray, index: int) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array[..., index]))[None]
 
 
 class StoredResults:
@@ -68,7 +77,7 @@ class StoredResults:
     Args:
         folder: ``output_dir`` of the inference.
         writer: knows how images lie in files.
-        score: function of (image, reconstruction, mask density).
+        score: function of (image, reconstruction, evidence).
 
     Raises:
         FileNotFoundError: when the folder holds no results.
@@ -84,14 +93,14 @@ class StoredResults:
             self.settings = json.loads(path.read_text())
         except ValueError as error:
             raise ValueError(f"{str(path)!r} is broken: {error}.") from error
-        self.score = json.loads(json.dumps(describe_score(score)))
+        self.score = json.loads(json.dumps(describe(score)))
         # Scores of the same folder are read one after the other for each subject.
-        self._last: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._last: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
 
     def with_score(self, score: Score) -> StoredResults:
         """The same folder under another score."""
         other = copy.copy(self)
-        other._score, other.score = score, json.loads(json.dumps(describe_score(score)))
+        other._score, other.score = score, json.loads(json.dumps(describe(score)))
         return other
 
     def read(self, subject: LabelledSubject) -> SubjectMaps:
@@ -101,24 +110,30 @@ class StoredResults:
             ValueError: when files are missing, or of other images than the subject's.
         """
         self._refuse_other_source(subject)
-        reconstruction, density = self._stored(subject)
+        reconstruction, evidence = self._stored(subject)
         if self.settings.get("score") == self.score:
             anomaly_map = self._planes(subject, "anomaly")[0]
         else:
-            anomaly_map = apply_score(self._score, subject.image, reconstruction, density)
+            anomaly_map = apply_score(self._score, subject.image, reconstruction, evidence)
         cost = self._path(subject, "cost", "json")
         return SubjectMaps(
             anomaly_map,
             reconstruction,
-            self._mask_share(subject),
+            self._slice_scores(subject),
             json.loads(cost.read_text()) or None if cost.is_file() else None,
         )
 
-    def _stored(self, subject: LabelledSubject) -> tuple[np.ndarray, np.ndarray | None]:
+    @property
+    def evidence(self) -> list[str]:
+        """Names of the evidence that is stored; results of version 0.4 and before do not say, and have one kind."""
+        return list(self.settings.get("evidence", ["mask_density"]))
+
+    def _stored(self, subject: LabelledSubject) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         if subject.name not in self._last:
             self._last.clear()
-            density = self._planes(subject, "mask_density") if self._path(subject, "mask_density").is_file() else None
-            self._last[subject.name] = self._planes(subject, "reconstruction"), density
+            there = [name for name in self.evidence if self._path(subject, name).is_file()]
+            evidence = {name: self._planes(subject, name) for name in there}
+            self._last[subject.name] = self._planes(subject, "reconstruction"), evidence
         return self._last[subject.name]
 
     def _path(self, subject: LabelledSubject, name: str, ending: str = "nii.gz") -> Path:
@@ -127,12 +142,14 @@ class StoredResults:
     def _planes(self, subject: LabelledSubject, name: str) -> np.ndarray:
         return read_checked(self._path(subject, name), self.writer, subject)
 
-    def _mask_share(self, subject: LabelledSubject) -> np.ndarray:
-        rows = {int(row["slice"]): float(row["mask_share"]) for row in read_rows(self._path(subject, "scores", "csv"))}
+    def _slice_scores(self, subject: LabelledSubject) -> dict[str, np.ndarray]:
+        rows = {int(row["slice"]): row for row in read_rows(self._path(subject, "scores", "csv"))}
         missing = [int(n) for n in subject.numbers if int(n) not in rows]
         if missing:
             raise ValueError(f"{self._path(subject, 'scores', 'csv')}: slices {missing} were not processed.")
-        return np.array([rows[int(n)] for n in subject.numbers])
+        chosen = [rows[int(n)] for n in subject.numbers]
+        names = [key for row in chosen[:1] for key in row if key not in (*FIRST_COLUMNS, *LAST_COLUMNS)]
+        return {name: np.array([float(row[name]) for row in chosen]) for name in names}
 
     def _refuse_other_source(self, subject: LabelledSubject) -> None:
         if not self._path(subject, "scores", "csv").is_file():
@@ -195,7 +212,7 @@ class ImageScore:
     """
 
     def __init__(self, score: Score) -> None:
-        self._score, self.score = score, describe_score(score)
+        self._score, self.score = score, describe(score)
         self.settings: Mapping[str, Any] = {}
 
     def read(self, subject: LabelledSubject) -> SubjectMaps:

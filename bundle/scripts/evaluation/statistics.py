@@ -40,6 +40,7 @@ class MethodStatistics:
         detections: lesions found, one a subject, after the second pass.
         calibrated: whether the first threshold of a subject's detections is a calibrated one, or there was none.
         costs: one a subject that knows its cost.
+        slice_scores: names of the method's own columns of the rows.
     """
 
     bins: Bins
@@ -49,6 +50,7 @@ class MethodStatistics:
     detections: list[Detections] = field(default_factory=list)
     calibrated: list[bool] = field(default_factory=list)
     costs: list[Mapping[str, Any]] = field(default_factory=list)
+    slice_scores: list[str] = field(default_factory=list)
 
     def histogram(self, *names: str) -> np.ndarray:
         """Counts of all subjects, (subjects, bins), of one or the sum of several histograms."""
@@ -92,9 +94,8 @@ class MethodStatistics:
                 "average_precision": self._average_precision(binned[..., k], subject.label[..., k]),
                 **quality[k],
             }
-            if maps.mask_share is not None:
-                row["mask_share"] = float(maps.mask_share[k])
-            self.rows.append(row)
+            self.rows.append({**row, **{name: float(values[k]) for name, values in maps.slice_scores.items()}})
+        self.slice_scores = list(dict.fromkeys([*self.slice_scores, *maps.slice_scores]))
         if maps.cost is not None:
             self.costs.append(maps.cost)
 

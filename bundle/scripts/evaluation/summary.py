@@ -19,7 +19,7 @@ from .statistics import MethodStatistics
 from .table import all_metrics, describe
 from .table.compute import compute_table
 from .table.cost import COST_ROWS, describe_costs
-from .table.slices import SLICE_SCORES
+from .table.slices import titles
 from .thresholds import patient_folds, threshold_for_rate
 
 SIZE_EDGES = (30, 100, 300, 1000, 3000, 10000, 30000)
@@ -37,7 +37,8 @@ def summarise(evaluator: Evaluator, title: str, settings: Mapping[str, Any], not
         notes: warnings to begin with.
     """
     protocol = evaluator.protocol
-    metrics = all_metrics(protocol.paper_protocol)
+    slice_scores = list(dict.fromkeys(name for run in evaluator.all_runs() for name in run.statistics.slice_scores))
+    metrics = all_metrics(protocol.paper_protocol, slice_scores)
     runs = {name: [run.statistics for run in runs] for name, runs in evaluator.runs.items()}
     reference = next(iter(runs))
     table, differences = compute_table(runs, metrics, evaluator.patients, reference, protocol.resamples, protocol.seed)
@@ -183,7 +184,7 @@ def _thresholds(run: Run) -> dict[str, Any]:
 
 def _score_histograms(statistics: MethodStatistics) -> dict[str, Any]:
     ill, result = statistics.column("diseased") > 0, {}
-    for column, title in SLICE_SCORES.items():
+    for column, title in titles(statistics.slice_scores).items():
         values = statistics.column(column)
         if len(values) and np.isfinite(values).all():
             edges = _edges(values)

@@ -3,8 +3,8 @@
 from .attached import AttachedHandler
 from .epoch_seed import EpochSeed
 from .history import HistoryHandler
-from .masked_denoising import MaskedDenoisingHandler
 from .pictures import PictureHandler
+from .restoration import RestorationHandler
 from .training_checkpoint import TrainingCheckpoint
 from .training_tracking import TrainingTracking
 
@@ -12,8 +12,8 @@ __all__ = [
     "AttachedHandler",
     "EpochSeed",
     "HistoryHandler",
-    "MaskedDenoisingHandler",
     "PictureHandler",
+    "RestorationHandler",
     "TrainingCheckpoint",
     "TrainingTracking",
 ]

@@ -9,7 +9,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from ..data.slices import HealthySliceDataset
+from ..data.slices import SliceDataset
 from ..files import atomic_path, writable_folder
 from ..pictures import picture_grid
 
@@ -30,7 +30,7 @@ class PictureHandler:
     def __init__(
         self,
         output_dir: str,
-        dataset: Sequence[dict[str, torch.Tensor]] | HealthySliceDataset,
+        dataset: Sequence[dict[str, torch.Tensor]] | SliceDataset,
         network: torch.nn.Module,
         render: Callable[[torch.nn.Module, torch.Tensor], dict[str, torch.Tensor]],
         device: torch.device | str = "cpu",

@@ -12,6 +12,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
+from ..describe import differences
 from ..files import load_checkpoint, remove_stale_partials, save_checkpoint, writable_folder
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,8 @@ class TrainingCheckpoint:
         if held != sorted(self.objects):
             raise ValueError(f"checkpoint {str(path)!r} holds {held}, wanted {sorted(self.objects)}.")
         there = checkpoint.get("settings", {})
-        wrong = sorted(k for k in there.keys() | self.settings.keys() if there.get(k) != self.settings.get(k))
-        if wrong:
-            different = "; ".join(f"{k} is {there.get(k)!r} there, {self.settings.get(k)!r} here" for k in wrong)
+        different = differences(there, self.settings)
+        if different:
             raise ValueError(
                 f"checkpoint {str(path)!r} comes from other settings ({different}). "
                 "Choose another output_dir, or start anew with resume False."

@@ -1,7 +1,8 @@
-"""Inferers: one file a method, each turning images into anomaly maps."""
+"""Inferers: one for all methods that turns images into anomaly maps, and forward passes around it."""
 
+from .anomaly import AnomalyInferer
 from .autocast import AutocastInferer, bfloat16_pays
 from .encoding import EncodingInferer
-from .masked_bernoulli import MaskedBernoulliInferer
+from .volumes import EncodedVolumes, VolumeResult
 
-__all__ = ["AutocastInferer", "EncodingInferer", "MaskedBernoulliInferer", "bfloat16_pays"]
+__all__ = ["AnomalyInferer", "AutocastInferer", "EncodedVolumes", "EncodingInferer", "VolumeResult", "bfloat16_pays"]

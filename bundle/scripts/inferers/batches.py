@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import torch
 
-from ..networks import Parts
-
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
@@ -31,19 +29,19 @@ class Batches:
     def __init__(self, size: int | None) -> None:
         self.size = size
 
-    def fit(self, network: Parts, images: torch.Tensor) -> None:
+    def fit(self, trial: Callable[[], object], images: torch.Tensor) -> None:
         """Choose the size, once: 8 on a CPU, and on a CUDA device what the free memory holds.
 
         Args:
-            network: both networks.
-            images: (N, c, H, W), of which the first slice is tried out.
+            trial: runs one item as the batches will run many.
+            images: (N, ...), the items, on the device.
         """
         if self.size is not None or len(images) == 0:
             return
         if images.device.type != "cuda":
             self.size = CPU_SIZE
             return
-        needed = probe_memory(network, images[:1])
+        needed = probe_memory(trial, images.device)
         free, _ = torch.cuda.mem_get_info(images.device)
         self.size = size_for(needed, free)
         logger.info("batches of %d slices: %.0f MB a slice, %.1f GB free", self.size, needed / 1e6, free / 1e9)
@@ -73,11 +71,6 @@ class Batches:
                 torch.cuda.empty_cache()
 
 
-def in_pieces(function: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-    """``function(batch)``, on a CPU one item at a time: activations of full size are slower there in large batches."""
-    return torch.cat([function(piece) for piece in batch.split(1 if batch.device.type == "cpu" else len(batch))])
-
-
 def size_for(needed: float, free: float) -> int:
     """Slices that fit ``free`` bytes when one takes ``needed``: 1 to 256."""
     return max(1, min(LARGEST, int(FREE_SHARE * free / max(needed, 1.0))))
@@ -88,12 +81,9 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def probe_memory(network: Parts, image: torch.Tensor) -> int:
-    """Bytes that a pass of encoder, denoiser and decoder takes beyond what is allocated already, on a CUDA device."""
-    device = image.device
+def probe_memory(trial: Callable[[], object], device: torch.device) -> int:
+    """Bytes that ``trial`` takes beyond what is allocated already, on a CUDA device."""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    code = (network.autoencoder.encode(image) > 0.5).float()
-    network.denoiser(code, timesteps=torch.zeros(len(code), dtype=torch.int64, device=device))
-    network.autoencoder.decode(code)
+    trial()
     return torch.cuda.max_memory_allocated(device) - before

@@ -45,3 +45,12 @@ def load_weights(
         raise ValueError(f"{key}: {path!r} does not fit: {error}") from None
     logger.info("%s: loaded %s", key, path)
     return network
+
+
+def load_frozen(network: nn.Module, path: str, key: str, part: str) -> nn.Module:
+    """The same for a part that other parts are trained with: in evaluation mode, its weights never change.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_weights`.
+    """
+    return load_weights(network, path, key, part=part).eval().requires_grad_(False)

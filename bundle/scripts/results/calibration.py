@@ -1,7 +1,7 @@
 """The file that holds the threshold of the segmentation, and the settings that it belongs to.
 
 ``models/calibration.json`` holds ``threshold`` (in units of the smoothed anomaly map), ``false_positive_rate`` (share
-of foreground pixels of healthy slices above it), the settings it belongs to, and how it was found
+of foreground pixels of healthy slices above it), the ``settings`` it belongs to, and how it was found
 (:mod:`scripts.calibrate`). A threshold for other settings or weights is worth nothing, so a mismatch is an error.
 """
 
@@ -13,49 +13,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..describe import describe, differences
 from ..files import file_hash
-from ..schedulers import BernoulliScheduler
+from ..methods import Method
 
-CALIBRATED = (
-    "method",
-    "sequences",
-    "image_size",
-    "upper_percentile",
-    "noise_process",
-    "noise_level",
-    "probability_threshold",
-    "num_inference_steps",
-    "score",
-    "post_processing",
-    "weights",
-)
-"""Settings that a threshold depends on."""
+INDEPENDENT = ("seed", "amp", "slices", "evidence", "anomaly_threshold")
+"""Settings that a threshold does not depend on: it is found over many slices, whichever they are."""
 
 
-def describe_method(
-    weights: str, scheduler: BernoulliScheduler, noise_level: int, num_inference_steps: int | None, **settings: Any
-) -> dict[str, Any]:
-    """Settings that results depend on, in JSON values: the weights by their file's hash, the noise by its end.
+def run_settings(weights: str, method: Method, **things: Any) -> dict[str, Any]:
+    """Everything that results depend on, in JSON values: what each thing says of itself, the weights by their hash.
+
+    Args:
+        weights: file of weights.
+        method: what restores.
+        things: by name whatever else has a part in it: score, preprocessing, slice selection, post-processing, seed.
 
     Raises:
         FileNotFoundError: when there is no file of weights.
     """
     if not Path(weights).is_file():
         raise FileNotFoundError(f"weights: no file {weights!r}.")
-    noise_level = int(noise_level)
-    steps = noise_level if num_inference_steps is None else int(num_inference_steps)
-    noise_process = {
-        "scheduler": type(scheduler).__name__,
-        "num_train_timesteps": scheduler.num_train_timesteps,
-        "alphas_cumprod": [float(f"{scheduler.alphas_cumprod[i]:.5g}") for i in (0, noise_level - 1, -1)],
-    }
-    return {
-        **settings,
-        "noise_process": noise_process,
-        "noise_level": noise_level,
-        "num_inference_steps": steps,
-        "weights": file_hash(weights),
-    }
+    said = {"method": describe(method), "evidence": list(method.evidence), **describe(things)}
+    return {**json.loads(json.dumps(said)), "weights": file_hash(weights)}
+
+
+def calibrated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a threshold depends on."""
+    return {key: value for key, value in settings.items() if key not in INDEPENDENT}
 
 
 def read_threshold(path: str, settings: Mapping[str, Any], anomaly_threshold: float | None = None) -> float:
@@ -63,8 +48,8 @@ def read_threshold(path: str, settings: Mapping[str, Any], anomaly_threshold: fl
 
     Args:
         path: calibration file.
-        settings: of the run, as :func:`describe_method` returns them.
-        anomaly_threshold: a threshold that needs no calibration.
+        settings: of the run, as :func:`run_settings` returns them.
+        anomaly_threshold: a threshold that needs no calibration, at least 0.
 
     Raises:
         FileNotFoundError: when neither is there.
@@ -77,14 +62,12 @@ def read_threshold(path: str, settings: Mapping[str, Any], anomaly_threshold: fl
         raise FileNotFoundError(f"calibration_file: no file {path!r}; {advice}.")
     try:
         calibration = json.loads(Path(path).read_text())
-        threshold = float(calibration["threshold"])
+        threshold, there = float(calibration["threshold"]), dict(calibration["settings"])
         if not math.isfinite(threshold):
             raise ValueError(f"threshold is {threshold}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"calibration_file: {path!r} is broken ({error!r}); {advice}.") from error
-    wanted = json.loads(json.dumps(dict(settings)))
-    wrong = [k for k in CALIBRATED if calibration.get(k) != wanted.get(k)]
-    if wrong:
-        different = "; ".join(f"{k} is {calibration.get(k)!r} there, {wanted.get(k)!r} here" for k in wrong)
+    different = differences(there, calibrated(json.loads(json.dumps(dict(settings)))))
+    if different:
         raise ValueError(f"calibration_file: {path!r} is for other settings ({different}); {advice}.")
     return threshold

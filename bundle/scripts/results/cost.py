@@ -19,11 +19,12 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def describe_cost(network: nn.Module, device: torch.device, seconds: float, slices: int) -> dict[str, Any]:
-    """What ``slices`` slices of one subject cost, in JSON values."""
+def describe_cost(network: nn.Module, device: torch.device, seconds: float, slices: int, passes: int) -> dict[str, Any]:
+    """What ``slices`` slices of one subject cost, ``passes`` network evaluations each, in JSON values."""
     return {
         "seconds": round(seconds, 3),
         "slices": slices,
+        "passes": passes,
         "device": str(device),
         "peak_memory_bytes": peak_memory(device),
         "parameters": sum(p.numel() for p in network.parameters()),

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..describe import differences
 from ..files import atomic_path, remove_stale_partials, writable_folder, write_json
 
 logger = logging.getLogger(__name__)
 
-SCORE_COLUMNS = ("subject", "slice", "mask_share", "map_mean", "map_max")
+FIRST_COLUMNS, LAST_COLUMNS = ("subject", "slice"), ("map_mean", "map_max")
+"""Columns of ``scores.csv`` that every method has; those of its slice scores stand between."""
 
 
 class ResultFolder:
@@ -45,9 +47,8 @@ class ResultFolder:
             write_json(path, self.settings)
 
     def _refuse_others(self, there: dict[str, Any]) -> None:
-        keys = sorted(k for k in self.settings.keys() | there.keys() if self.settings.get(k) != there.get(k))
-        if keys:
-            different = "; ".join(f"{k} is {there.get(k)!r} there, {self.settings.get(k)!r} here" for k in keys)
+        different = differences(there, self.settings)
+        if different:
             raise ValueError(
                 f"output_dir {str(self.folder)!r} holds results of other settings ({different}). "
                 "Choose another output_dir, or empty it."
@@ -103,7 +104,7 @@ class ResultFolder:
 
     def write_scores(self) -> Path:
         """Gather the scores of all finished subjects, a row a slice, in ``scores.csv``."""
-        rows = []
+        rows: list[dict[str, str]] = []
         for path in sorted(self.folder.glob("*/*_scores.csv")):
             # What an interrupted run left behind starts with a dot, which pathlib's * matches.
             rows += [] if path.parent.name.startswith(".") else read_rows(path)
@@ -122,9 +123,10 @@ def source_of(item: Mapping[str, Any]) -> list:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of :data:`SCORE_COLUMNS` as CSV."""
+    """Write rows as CSV: subject and slice, the method's own scores as they come, then those of the map."""
+    own = [key for row in rows for key in row if key not in (*FIRST_COLUMNS, *LAST_COLUMNS)]
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, SCORE_COLUMNS)
+        writer = csv.DictWriter(stream, [*FIRST_COLUMNS, *dict.fromkeys(own), *LAST_COLUMNS], restval="")
         writer.writeheader()
         writer.writerows(rows)
 

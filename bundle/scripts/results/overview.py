@@ -14,11 +14,12 @@ from ..pictures import as_shown, overview_slices
 def draw_overview(
     subject: str,
     planes: Mapping[str, np.ndarray],
-    mask_share: np.ndarray,
+    processed: np.ndarray,
     numbers: Sequence[int],
     threshold: float,
     channel: int = 0,
     count: int = 6,
+    scores: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """Rows of input, reconstruction, anomaly map and overlay for some slices of a subject.
 
@@ -28,13 +29,14 @@ def draw_overview(
     Args:
         subject: title.
         planes: ``image`` and ``reconstruction`` (c, W, H, D) in [0, 1], ``anomaly_map`` and ``pred`` (1, W, H, D).
-        mask_share: (D,), NaN for slices that were not processed.
+        processed: (D,) boolean.
         numbers: (D,), the slices' indices in the input's own file.
         threshold: of the segmentation.
         channel: which image channel is shown.
         count: how many slices.
+        scores: by name numbers of the slices, (D,), for their titles.
     """
-    indices = overview_slices(mask_share, count) or [planes["image"].shape[-1] // 2]
+    indices = overview_slices(processed, count) or [planes["image"].shape[-1] // 2]
     figure = Figure(figsize=(2.1 * max(len(indices), 2), 8.6), layout="constrained")
     highest = float(planes["anomaly_map"].max())
     limits = [limit for limit in (4 * threshold, highest) if limit > 0]
@@ -48,7 +50,8 @@ def draw_overview(
         column[3].imshow(image, cmap="gray", vmin=0, vmax=1)
         segmentation = as_shown(planes["pred"][0, ..., index])
         column[3].imshow(np.ma.masked_less(segmentation, 0.5), cmap=ListedColormap(["red"]), alpha=0.5)
-        column[0].set_title(f"slice {numbers[index]}, mask {mask_share[index]:.1%}", fontsize=8)
+        said = [f"{name.replace('_', ' ')} {values[index]:.3g}" for name, values in (scores or {}).items()]
+        column[0].set_title("\n".join([f"slice {numbers[index]}", *said]), fontsize=8)
         for axis in column:
             axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[:, 0], ("input", "reconstruction", "anomaly map", "overlay"), strict=True):

@@ -15,6 +15,7 @@ theta_post                   :meth:`BernoulliScheduler.posterior_mean`
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from monai.networks.schedulers import Scheduler
@@ -57,6 +58,12 @@ class BernoulliScheduler(Scheduler):
         self.flip_probabilities = ((1.0 - alphas_cumprod) / 2).float()
         self._previous: dict[int, int] = {}
         self.set_timesteps()
+
+    def describe(self) -> dict[str, Any]:
+        """Name, T, and abar at the first, the middle and the last step, which tell schedules apart."""
+        middle = self.num_train_timesteps // 2
+        said = [float(f"{self._abar[i]:.5g}") for i in (1, middle, self.num_train_timesteps)]
+        return {"name": type(self).__name__, "num_train_timesteps": self.num_train_timesteps, "alphas_cumprod": said}
 
     def set_timesteps(self, num_inference_steps: int | None = None, noise_level: int | None = None) -> None:
         """Choose the times that sampling visits: an even subset of 1..L that always contains L.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,18 +27,18 @@ class Cell:
         healthy: (bins,) foreground pixels of slices without a lesion.
         beside: (bins,) lesion-free foreground pixels of slices with a lesion.
         diseased: (n,) whether a slice has a lesion, boolean.
-        mask_share: (n,) share of the mask that is set, in [0, 1].
         map_mean: (n,) mean of the processed map over the slice's foreground, 0 without any.
-        seconds: () what denoising and decoding took; the encoding, shared by all settings, is left out.
+        seconds: () what restoring took; the encoding, shared by all settings, is left out.
+        slice_scores: by name (n,), the method's own numbers of a slice.
     """
 
     lesion: np.ndarray
     healthy: np.ndarray
     beside: np.ndarray
     diseased: np.ndarray
-    mask_share: np.ndarray
     map_mean: np.ndarray
     seconds: np.ndarray
+    slice_scores: Mapping[str, np.ndarray]
 
     @property
     def slices(self) -> int:
@@ -49,16 +51,26 @@ class Cell:
         return self.healthy + self.beside
 
 
+ARRAYS = tuple(field.name for field in fields(Cell) if field.name != "slice_scores")
+SCORE = "slice_score_"
+"""Beginning of the names of a stored cell's slice scores."""
+
+
 def make_cell(
-    subject: LabelledSubject, processed: np.ndarray, mask_share: np.ndarray, seconds: float, bins: Bins
+    subject: LabelledSubject,
+    processed: np.ndarray,
+    slice_scores: Mapping[str, np.ndarray],
+    seconds: float,
+    bins: Bins,
 ) -> Cell:
-    """What is kept of a processed map (W, H, n) and the mask shares (n,) of the subject's slices.
+    """What is kept of a processed map (W, H, n) and the scores (n,) of the subject's slices.
 
     Raises:
-        ValueError: when the map or a share is not finite.
+        ValueError: when the map or a score is not finite.
     """
-    if not np.isfinite(mask_share).all():
-        raise ValueError(f"subject {subject.name}: {np.count_nonzero(~np.isfinite(mask_share))} mask shares are NaN.")
+    for name, values in slice_scores.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"subject {subject.name}: {np.count_nonzero(~np.isfinite(values))} of {name} are NaN.")
     foreground, label = subject.foreground, subject.label
     diseased = np.broadcast_to(subject.diseased, label.shape)
     means = [processed[..., k][foreground[..., k]].mean(dtype=np.float64) for k in _occupied(foreground)]
@@ -69,9 +81,9 @@ def make_cell(
         healthy=bins.histogram(processed[foreground & ~diseased]),
         beside=bins.histogram(processed[foreground & diseased & ~label]),
         diseased=subject.diseased,
-        mask_share=np.asarray(mask_share, dtype=np.float64),
         map_mean=map_mean,
         seconds=np.array(float(seconds)),
+        slice_scores={name: np.asarray(values, dtype=np.float64) for name, values in slice_scores.items()},
     )
 
 
@@ -83,18 +95,21 @@ def merge_cells(cells: list[Cell]) -> Cell:
     """
     if not cells:
         raise ValueError("no cells to merge.")
-    merged = {}
-    for name in (field.name for field in fields(Cell)):
+    merged: dict[str, np.ndarray] = {}
+    for name in ARRAYS:
         values = [getattr(cell, name) for cell in cells]
-        together = np.concatenate if name in ("diseased", "mask_share", "map_mean") else sum
+        together = np.concatenate if name in ("diseased", "map_mean") else sum
         merged[name] = np.asarray(together(values))
-    return Cell(**merged)
+    scores = {name: np.concatenate([cell.slice_scores[name] for cell in cells]) for name in cells[0].slice_scores}
+    return Cell(**merged, slice_scores=scores)
 
 
 def save_cell(path: Path, cell: Cell) -> None:
     """Write a cell as ``.npz``, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **asdict(cell))
+        arrays: dict[str, Any] = {name: getattr(cell, name) for name in ARRAYS}
+        arrays |= {SCORE + name: values for name, values in cell.slice_scores.items()}
+        np.savez_compressed(stream, **arrays)
 
 
 def load_cell(path: Path, bins: Bins) -> Cell | None:
@@ -103,7 +118,8 @@ def load_cell(path: Path, bins: Bins) -> Cell | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as content:
-            cell = Cell(**{field.name: content[field.name] for field in fields(Cell)})
+            scores = {name.removeprefix(SCORE): content[name] for name in content if name.startswith(SCORE)}
+            cell = Cell(**{name: content[name] for name in ARRAYS}, slice_scores=scores)
         if {len(h) for h in (cell.lesion, cell.healthy, cell.beside)} != {bins.count}:
             raise ValueError(f"histograms have not {bins.count} bins")
         return cell

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..describe import differences
 from ..evaluation.bins import Bins
 from ..files import remove_stale_partials, writable_folder, write_json
 from ..results import source_of
-from ..results.calibration import describe_method
-from ..schedulers import BernoulliScheduler
 from .cells import Cell, load_cell, save_cell
 from .draw import patient_of
 from .grid import Setting
@@ -20,15 +19,16 @@ from .grid import Setting
 logger = logging.getLogger(__name__)
 
 
-def describe_search(weights: str, scheduler: BernoulliScheduler, **settings: Any) -> dict[str, Any]:
-    """Settings that cells depend on, beside those that are searched, in JSON values: the weights by their hash.
+def describe_search(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
+    """Settings that cells depend on, beside those that are searched, in JSON values.
 
-    Raises:
-        FileNotFoundError: when there is no file of weights.
+    Args:
+        settings: of the inference, as :func:`scripts.results.run_settings` gives them.
+        axes: fields of the method that are searched.
     """
-    described = describe_method(weights, scheduler, scheduler.num_train_timesteps, None, **settings)
-    searched = ("noise_level", "num_inference_steps")
-    return {key: value for key, value in described.items() if key not in searched}
+    # Cells hold processed maps, no segmentations.
+    kept = {key: value for key, value in settings.items() if key != "segmentation_postprocessing"}
+    return {**kept, "method": {key: value for key, value in settings["method"].items() if key not in axes}}
 
 
 class SearchFolder:
@@ -56,9 +56,8 @@ class SearchFolder:
             write_json(path, self.settings)
 
     def _refuse_others(self, there: dict[str, Any]) -> None:
-        keys = sorted(k for k in self.settings.keys() | there.keys() if self.settings.get(k) != there.get(k))
-        if keys:
-            different = "; ".join(f"{k} is {there.get(k)!r} there, {self.settings.get(k)!r} here" for k in keys)
+        different = differences(there, self.settings)
+        if different:
             raise self._refusal(f"holds a search under other settings ({different})")
 
     def _refusal(self, reason: str) -> ValueError:

@@ -1,119 +1,142 @@
-"""The settings that a search goes through, checked before anything is computed."""
+"""The settings that a search goes through: every combination of values of the method's own fields."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..checks import refuse
+from ..methods import Method
+
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
+class Axis:
+    """A field of the method and the values that are tried.
+
+    Attributes:
+        field: its name.
+        values: in ascending order, ``None`` last.
+        symbol: short name, for the names of settings.
+        label: name in figures.
+        column: name in tables.
+    """
+
+    field: str
+    values: tuple[Any, ...]
+    symbol: str
+    label: str
+    column: str
+
+
+@dataclass(frozen=True, eq=False)
 class Setting:
     """One point of the grid.
 
     Attributes:
-        noise_level: L.
-        probability_threshold: P.
-        steps: network evaluations, 1..L.
+        method: with the values of the point.
+        values: by field, as the method takes them.
+        name: of its files, such as ``L200_P0.5_S20``; different for any two settings.
+        columns: by column, for tables.
     """
 
-    noise_level: int
-    probability_threshold: float
-    steps: int
-
-    @property
-    def name(self) -> str:
-        """Name of its files, such as ``L200_P0.5_S20``; different for any two settings."""
-        threshold = np.format_float_positional(self.probability_threshold, trim="-")
-        return f"L{self.noise_level}_P{threshold}_S{self.steps}"
+    method: Method
+    values: Mapping[str, Any]
+    name: str
+    columns: Mapping[str, Any]
 
 
 class Grid:
-    """Every combination of noise level, threshold and number of steps.
+    """Every combination of the axes' values, each checked by the method itself.
 
     Args:
-        noise_levels: values of L, whole numbers in [1, T].
-        probability_thresholds: values of P, in [0, 1].
-        step_counts: network evaluations, whole numbers of at least 1; ``None`` among them for all L steps. More than
-            L are cut to L.
-        num_train_timesteps: T.
+        method: of the inference; its other settings stay.
+        axes: by field of the method a list of values.
 
     Raises:
-        ValueError: naming every key whose list is empty, or holds a value twice or out of range.
+        ValueError: naming every axis that the method has not, whose list is empty or holds a value twice, and what the
+            method refuses.
     """
 
-    def __init__(
-        self,
-        noise_levels: Sequence[int],
-        probability_thresholds: Sequence[float],
-        step_counts: Sequence[int | None],
-        num_train_timesteps: int = 1000,
-    ) -> None:
-        end = num_train_timesteps
-        problems = [
-            *_problems("noise_levels", noise_levels, f"whole numbers in [1, {end}]", lambda v: _whole(v) and v <= end),
-            *_problems("probability_thresholds", probability_thresholds, "numbers in [0, 1]", _probability),
-            *_problems(
-                "step_counts", step_counts, "whole numbers of at least 1, or null", lambda v: v is None or _whole(v)
-            ),
-        ]
-        if problems:
-            message = "search settings out of range: " + "; ".join(problems) + "."
-            # Logged too, since MONAI's parser wraps the error in less telling ones.
-            logger.error(message)
-            raise ValueError(message)
-        self.noise_levels = sorted(int(level) for level in noise_levels)
-        self.probability_thresholds = sorted(float(threshold) for threshold in probability_thresholds)
-        counts = sorted({end if count is None else int(count) for count in step_counts})
-        self.step_counts = [None if None in step_counts and count == end else count for count in counts]
-        self._log_cuts()
+    def __init__(self, method: Method, axes: Mapping[str, Sequence[Any]]) -> None:
+        fields = {field.name: field for field in dataclasses.fields(method)}
+        problems = [_problem(name, values, fields, type(method).__name__) for name, values in axes.items()]
+        refuse(
+            "search_axes",
+            [*problems, None if axes else f"{type(method).__name__} can be searched over {_known(fields)}"],
+        )
+        self.axes = [_axis(fields[name], values) for name, values in axes.items()]
+        refuse("search_axes", [self._refused(method, axis, value) for axis in self.axes for value in axis.values])
+        self._settings: dict[tuple[Any, ...], Setting] = {}
+        for place in itertools.product(*(axis.values for axis in self.axes)):
+            self._settings[place] = self._make(method, place)
 
-    def setting(self, noise_level: int, probability_threshold: float, step_count: int | None) -> Setting:
-        """The setting at a place of the grid; a step count beyond the noise level is cut to it."""
-        steps = noise_level if step_count is None else min(step_count, noise_level)
-        return Setting(noise_level, probability_threshold, steps)
+    def setting(self, *place: Any) -> Setting:
+        """The setting at a place of the grid, a value an axis; places that the method makes equal share one."""
+        return self._settings[place]
 
     @property
     def settings(self) -> list[Setting]:
-        """All settings, each once, ascending in steps, noise level and threshold."""
-        places = [
-            self.setting(level, threshold, count)
-            for count in self.step_counts
-            for level in self.noise_levels
-            for threshold in self.probability_thresholds
-        ]
-        return sorted(set(places), key=lambda s: (s.steps, s.noise_level, s.probability_threshold))
+        """All settings, each once; the cheapest first, then in the order of the axes."""
+        unique = {setting.name: setting for setting in self._settings.values()}
+        return sorted(unique.values(), key=lambda s: s.method.passes)
 
-    def _log_cuts(self) -> None:
-        for count in self.step_counts:
-            cut = [level for level in self.noise_levels if count is not None and count > level]
-            if cut:
-                logger.info("step_counts: %s is cut to the noise level at %s", count, ", ".join(map(str, cut)))
+    @staticmethod
+    def _refused(method: Method, axis: Axis, value: Any) -> str | None:
+        try:
+            method.replace(**{axis.field: value})
+        except ValueError as error:
+            return str(error).rstrip(".")
+        return None
+
+    def _make(self, method: Method, place: tuple[Any, ...]) -> Setting:
+        wanted = {axis.field: value for axis, value in zip(self.axes, place, strict=True)}
+        there = method.replace(**wanted)
+        said = there.describe()
+        values = {axis.field: said[axis.field] for axis in self.axes}
+        cut = [f"{k} {wanted[k]} is taken as {v}" for k, v in values.items() if wanted[k] not in (None, v)]
+        if cut:
+            logger.info("%s: %s", wanted, ", ".join(cut))
+        name = "_".join(f"{axis.symbol}{_text(values[axis.field])}" for axis in self.axes)
+        return Setting(there, values, name, {axis.column: values[axis.field] for axis in self.axes})
 
 
-def _problems(key: str, values: Any, wanted: str, fits: Any) -> list[str]:
+def _axis(field: dataclasses.Field, values: Sequence[Any]) -> Axis:
+    """Numbers in ascending order, other values as they come."""
+    numbers = [v for v in values if isinstance(v, (int, float))]
+    ordered = sorted(numbers) + [v for v in values if v not in numbers]
+    meta = field.metadata
+    return Axis(
+        field.name,
+        tuple(ordered),
+        meta.get("symbol") or f"{field.name}-",
+        meta.get("label") or field.name.replace("_", " "),
+        meta.get("column") or field.name,
+    )
+
+
+def _problem(name: str, values: Any, fields: Mapping[str, dataclasses.Field], method: str) -> str | None:
+    if name not in fields:
+        return f"{method} has no setting {name!r}, it has {_known(fields)}"
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        return [f"{key} must be a list with at least one value, got {values!r}"]
-    wrong = [value for value in values if not fits(value)]
-    if wrong:
-        return [f"{key} must hold {wanted}, got {', '.join(map(repr, wrong))}"]
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    return [f"{key} holds a value twice: {', '.join(map(repr, twice))}"] if twice else []
+        return f"{name} must be a list with at least one value, got {values!r}"
+    twice = [value for value, count in Counter(map(repr, values)).items() if count > 1]
+    return f"{name} holds a value twice: {', '.join(twice)}" if twice else None
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _known(fields: Mapping[str, dataclasses.Field]) -> str:
+    """Fields that a search may go through: those with plain values."""
+    plain = [name for name, field in fields.items() if field.metadata.get("symbol")]
+    return ", ".join(plain) or "nothing"
 
 
-def _whole(value: Any) -> bool:
-    return _number(value) and float(value).is_integer() and value >= 1
-
-
-def _probability(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
+def _text(value: Any) -> str:
+    return np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)

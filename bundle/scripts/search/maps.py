@@ -15,7 +15,7 @@ from monai.transforms import Invertd
 from monai.utils import CommonKeys, convert_to_dst_type
 
 from ..evaluation.subjects import LabelledSubject
-from ..inferers import EncodingInferer, MaskedBernoulliInferer
+from ..inferers import AnomalyInferer, EncodedVolumes
 from ..networks import Parts
 from ..writers import ResultWriter
 from .grid import Setting
@@ -27,11 +27,11 @@ class EncodedSubject:
 
     Attributes:
         image: preprocessed, (c, W, H) or (c, W, H, D), with the record of its preprocessing.
-        probability: y of the selected slices, (N, C, h, w), on the networks' device.
+        encoded: its slices to process, on the networks' device.
     """
 
     image: torch.Tensor
-    probability: torch.Tensor
+    encoded: EncodedVolumes
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +40,21 @@ class SettingResult:
 
     Attributes:
         anomaly_map: (W, H, n) float32, in the file's own pixels, before smoothing.
-        mask_share: (n,).
-        seconds: what denoising and decoding took.
+        slice_scores: by name (n,).
+        seconds: what restoring took.
     """
 
     anomaly_map: np.ndarray
-    mask_share: np.ndarray
+    slice_scores: dict[str, np.ndarray]
     seconds: float
 
 
 class SettingRunner:
-    """Encode a subject once and denoise it under any setting, as inference does under its own.
+    """Encode a subject once and restore it under any setting, as inference does under its own.
 
     Args:
-        inferer: of the inference; its noise level, threshold and steps are replaced.
-        network: both networks.
+        inferer: of the inference; its method is replaced by the setting's.
+        network: of the method.
         preprocessing: of the inference.
         writer: knows how images lie in files.
         device: of the networks.
@@ -62,7 +62,7 @@ class SettingRunner:
 
     def __init__(
         self,
-        inferer: MaskedBernoulliInferer,
+        inferer: AnomalyInferer,
         network: Parts,
         preprocessing: Any,
         writer: ResultWriter,
@@ -77,29 +77,25 @@ class SettingRunner:
     def encode(self, item: Mapping[str, Any]) -> EncodedSubject:
         """Preprocess and encode one item of a data list."""
         image = self.preprocessing({k: v for k, v in item.items() if k != "label"})[CommonKeys.IMAGE]
-        return EncodedSubject(image, EncodingInferer(self.inferer)(self._batch(image), self.network))
+        return EncodedSubject(image, self.inferer.encode_volumes(self._batch(image), self.network))
 
     def run(self, encoded: EncodedSubject, subject: LabelledSubject, setting: Setting) -> SettingResult:
-        """Denoise a subject under one setting.
+        """Restore a subject under one setting.
 
         Raises:
-            ValueError: when the setting is out of range, or the denoiser's output is not a number.
+            ValueError: when a network's output is not a number.
         """
-        inferer = self._with(setting)
-        start = time.perf_counter()
-        result = inferer.run_volumes(self._batch(encoded.image), self.network, encoded.probability)[0]
-        # Copied to the CPU before the clock is read: a GPU would still be at work.
-        anomaly_map, mask_share = result["anomaly_map"].cpu(), result["mask_share"].cpu().numpy()
-        seconds = time.perf_counter() - start
-        planes = self.writer.planes(self._to_file(anomaly_map, encoded.image))[0]
-        return SettingResult(planes[..., subject.slices], mask_share[subject.slices], seconds)
-
-    def _with(self, setting: Setting) -> MaskedBernoulliInferer:
-        # A copy keeps everything else that was configured; the noise process takes its times at each run.
+        # A copy keeps everything else that was configured.
         inferer = copy.copy(self.inferer)
-        inferer.noise_level, inferer.num_inference_steps = setting.noise_level, setting.steps
-        inferer.probability_threshold = setting.probability_threshold
-        return inferer
+        inferer.method = setting.method
+        start = time.perf_counter()
+        result = inferer.restore_volumes(encoded.encoded, self.network)[0]
+        # Copied to the CPU before the clock is read: a GPU would still be at work.
+        anomaly_map = result.anomaly_map.cpu()
+        seconds = time.perf_counter() - start
+        scores = {name: values.cpu().numpy()[subject.slices] for name, values in result.slice_scores.items()}
+        planes = self.writer.planes(self._to_file(anomaly_map, encoded.image))[0]
+        return SettingResult(planes[..., subject.slices], scores, seconds)
 
     def _batch(self, image: torch.Tensor) -> torch.Tensor:
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image

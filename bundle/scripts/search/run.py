@@ -13,11 +13,11 @@ from ..evaluation.outputs import write_table
 from ..failures import SubjectFailures
 from ..files import write_json
 from .cells import make_cell, merge_cells
-from .figures import heat_map, mask_share_boxes, save_figure
+from .figures import heat_maps, save_figure, score_boxes
 from .folder import SearchFolder
 from .grid import Grid, Setting
 from .maps import SettingRunner
-from .tables import METRICS, Row, SettingSummary, best_setting, metric_columns, setting_columns, summarise_setting
+from .tables import Row, SettingSummary, best_setting, metric_columns, metric_names, summarise_setting
 from .tables import without_nan as cleaned
 from .winner import count_text, winner_record
 
@@ -34,12 +34,12 @@ class Search:
         grid: the settings.
         items: subjects to search on, as :func:`scripts.search.draw_subjects` returns them.
         reader: reads subjects with their labels.
-        runner: encodes and denoises them.
+        runner: encodes and restores them.
         protocol: how maps are processed; its ``false_positive_rate`` is that of the threshold found on healthy slices.
         folder: where everything is kept.
         failures: where subjects that could not be searched on are noted.
         seed: with which subjects were drawn, for the record.
-        metric: what the best setting is chosen by, one of :data:`scripts.search.tables.METRICS`.
+        metric: what the best setting is chosen by, one of :func:`scripts.search.tables.metric_names`.
         progress: show progress bars.
 
     Raises:
@@ -59,8 +59,9 @@ class Search:
         metric: str = "average_precision",
         progress: bool = True,
     ) -> None:
-        if metric not in METRICS:
-            raise ValueError(f"search_metric must be one of {', '.join(METRICS)}, got {metric!r}.")
+        known = metric_names(runner.inferer.method.slice_scores)
+        if metric not in known:
+            raise ValueError(f"search_metric must be one of {', '.join(known)}, got {metric!r}.")
         self.grid, self.items, self.reader, self.runner = grid, list(items), reader, runner
         self.protocol, self.folder, self.failures = protocol, folder, failures
         self.seed, self.metric, self.progress = seed, metric, progress
@@ -101,7 +102,7 @@ class Search:
         for setting in settings:
             result = self.runner.run(encoded, subject, setting)
             processed = self.protocol.process(result.anomaly_map, subject.image)
-            cell = make_cell(subject, processed, result.mask_share, result.seconds, self.protocol.bins)
+            cell = make_cell(subject, processed, result.slice_scores, result.seconds, self.protocol.bins)
             self.folder.save(subject.name, setting, cell)
             bar.update()
 
@@ -111,7 +112,7 @@ class Search:
         return [name for name in names if name not in self.failures.messages]
 
     def write(self) -> list[SettingSummary]:
-        """Write ``cells.csv``, ``search.csv``, both figures and ``winner.json`` of the finished subjects.
+        """Write ``cells.csv``, ``search.csv``, the figures and ``winner.json`` of the finished subjects.
 
         Raises:
             ValueError: when there is none.
@@ -137,16 +138,17 @@ class Search:
         found = [self.folder.cell(subject, setting, bins) for subject in subjects]
         cells = [cell for cell in found if cell is not None]
         rows = [
-            {"subject": subject, **setting_columns(setting), **metric_columns(cell, bins, rate)}
+            {"subject": subject, "setting": setting.name, **setting.columns, **metric_columns(cell, bins, rate)}
             for subject, cell in zip(subjects, cells, strict=True)
         ]
         return summarise_setting(setting, merge_cells(cells), len(cells), bins, rate), rows
 
     def _draw(self, summaries: Sequence[SettingSummary], subjects: Sequence[str]) -> None:
-        by_setting = {summary.setting: summary for summary in summaries}
+        by_setting = {summary.setting.name: summary for summary in summaries}
         caption = f"searched on {count_text(len(subjects))}; the best setting is optimistic on them"
-        save_figure(self.folder.folder / "heat_map.png", heat_map(by_setting, self.grid, caption))
-        save_figure(self.folder.folder / "mask_share.png", mask_share_boxes(by_setting, self.grid, caption))
+        save_figure(self.folder.folder / "heat_map.png", heat_maps(by_setting, self.grid, caption))
+        for name in self.runner.inferer.method.slice_scores:
+            save_figure(self.folder.folder / f"{name}.png", score_boxes(by_setting, self.grid, name, caption))
 
     def _choose(self, summaries: Sequence[SettingSummary], subjects: Sequence[str]) -> None:
         path, best = self.folder.folder / "winner.json", best_setting(summaries, self.metric)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from ..evaluation.thresholds import threshold_for_rate
 from .cells import Cell
 from .grid import Setting
 
-METRICS = ("average_precision", "auroc", "best_dice", "dice_at_healthy_rate", "mask_share_auroc")
-"""Columns that a setting may be chosen by; higher is better."""
+METRICS = ("average_precision", "auroc", "best_dice", "dice_at_healthy_rate")
+"""Columns of every method that a setting may be chosen by; higher is better."""
 
 Row = dict[str, Any]
 
@@ -29,20 +29,19 @@ class SettingSummary:
     Attributes:
         setting: the setting.
         row: its row of the table; NaN where a metric is not defined.
-        mask_share: (slices,) of all subjects.
+        slice_scores: by name (slices,) of all subjects.
         diseased: (slices,) boolean.
     """
 
     setting: Setting
     row: Row
-    mask_share: np.ndarray
+    slice_scores: Mapping[str, np.ndarray]
     diseased: np.ndarray
 
 
-def setting_columns(setting: Setting) -> Row:
-    """The columns that name a setting."""
-    columns = asdict(setting)
-    return {"setting": setting.name, **columns}
+def metric_names(slice_scores: Sequence[str] = ()) -> tuple[str, ...]:
+    """Columns that a setting of a method with these slice scores may be chosen by."""
+    return (*METRICS, *(f"{name}_auroc" for name in slice_scores))
 
 
 def metric_columns(cell: Cell, bins: Bins, rate: float) -> Row:
@@ -55,7 +54,6 @@ def metric_columns(cell: Cell, bins: Bins, rate: float) -> Row:
     """
     lesion, free = cell.lesion, cell.lesion_free
     threshold, dice = dice_at_rate(cell, bins, rate)
-    healthy, ill = cell.mask_share[~cell.diseased], cell.mask_share[cell.diseased]
     return {
         "slices": cell.slices,
         "diseased_slices": int(cell.diseased.sum()),
@@ -65,13 +63,20 @@ def metric_columns(cell: Cell, bins: Bins, rate: float) -> Row:
         "dice_at_healthy_rate": dice,
         "healthy_rate": rate,
         "healthy_rate_threshold": threshold,
-        "mask_share_healthy": _mean(healthy),
-        "mask_share_diseased": _mean(ill),
-        "mask_share_auroc": classification(cell.mask_share, cell.diseased)["auroc"],
+        **_score_columns(cell),
         "map_mean_healthy": _mean(cell.map_mean[~cell.diseased]),
         "map_mean_diseased": _mean(cell.map_mean[cell.diseased]),
         "seconds_per_slice": float(cell.seconds) / cell.slices if cell.slices else float("nan"),
     }
+
+
+def _score_columns(cell: Cell) -> Row:
+    columns: Row = {}
+    for name, values in cell.slice_scores.items():
+        columns[f"{name}_healthy"] = _mean(values[~cell.diseased])
+        columns[f"{name}_diseased"] = _mean(values[cell.diseased])
+        columns[f"{name}_auroc"] = classification(values, cell.diseased)["auroc"]
+    return columns
 
 
 def dice_at_rate(cell: Cell, bins: Bins, rate: float) -> tuple[float, float]:
@@ -91,12 +96,12 @@ def dice_at_rate(cell: Cell, bins: Bins, rate: float) -> tuple[float, float]:
 
 def summarise_setting(setting: Setting, cell: Cell, subjects: int, bins: Bins, rate: float) -> SettingSummary:
     """The row of a setting, from the merged cells of its subjects."""
-    row = {**setting_columns(setting), "subjects": subjects, **metric_columns(cell, bins, rate)}
-    return SettingSummary(setting, row, cell.mask_share, cell.diseased)
+    row = {"setting": setting.name, **setting.columns, "subjects": subjects, **metric_columns(cell, bins, rate)}
+    return SettingSummary(setting, row, cell.slice_scores, cell.diseased)
 
 
 def best_setting(summaries: Sequence[SettingSummary], metric: str) -> SettingSummary | None:
-    """The first setting with the highest value of a metric, so the one with the fewest steps; ``None`` without any."""
+    """The first setting with the highest value of a metric, so the cheapest of them; ``None`` without any."""
     defined = [summary for summary in summaries if not np.isnan(summary.row[metric])]
     return max(defined, key=lambda summary: summary.row[metric]) if defined else None
 

@@ -7,19 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .tables import SettingSummary, setting_columns
+from .tables import SettingSummary
 
 
 def winner_record(summary: SettingSummary, metric: str, subjects: Sequence[str], seed: int) -> dict[str, Any]:
     """Content of ``winner.json``."""
-    columns = setting_columns(summary.setting)
     return {
-        "setting": {
-            "name": columns["setting"],
-            "noise_level": columns["noise_level"],
-            "probability_threshold": columns["probability_threshold"],
-            "num_inference_steps": columns["steps"],
-        },
+        "setting": {"name": summary.setting.name, **summary.setting.values},
         "metric": metric,
         "value": summary.row[metric],
         "subjects": list(subjects),

@@ -2,5 +2,18 @@
 
 from .autoencoder import AutoencoderTrainer
 from .compiling import check_compile_mode
+from .latents import LatentDataset, collate
+from .stage import Stage, choose_stage, training_settings
+from .task_batches import ImagePrepareBatch, TaskPrepareBatch
 
-__all__ = ["AutoencoderTrainer", "check_compile_mode"]
+__all__ = [
+    "AutoencoderTrainer",
+    "ImagePrepareBatch",
+    "LatentDataset",
+    "Stage",
+    "TaskPrepareBatch",
+    "check_compile_mode",
+    "choose_stage",
+    "collate",
+    "training_settings",
+]

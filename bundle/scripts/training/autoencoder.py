@@ -1,35 +1,43 @@
-"""Stage 1: the binarising autoencoder on MONAI's adversarial trainer."""
+"""Autoencoders on MONAI's adversarial trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from monai.engines import AdversarialTrainer, IterationEvents
 from monai.utils import AdversarialKeys, CommonKeys
 
-from .losses import code_uncertainty
-
 
 class AutoencoderTrainer(AdversarialTrainer):
-    """MONAI's ``AdversarialTrainer`` for a generator that returns a reconstruction and its code probability.
+    """MONAI's ``AdversarialTrainer`` for a generator that returns a reconstruction and what it knows of the latent.
 
     It differs in what the paper needs: the discriminator starts at an epoch of its own and costs nothing before,
-    codes can be pushed to decide, and the total loss is always in the output, where logging looks for it. Mixed
-    precision is the inferers' business (bfloat16 on any device), so ``amp`` stays off. Of the events it fires MONAI's
-    ``IterationEvents`` of the generator, not those of ``AdversarialIterationEvents``.
+    latents are regularised as their kind wants it (decided codes, Gaussian or quantised latents), and the total loss
+    is always in the output, where logging looks for it. Mixed precision is the inferers' business (bfloat16 on any
+    device), so ``amp`` stays off. Of the events it fires MONAI's ``IterationEvents`` of the generator, not those of
+    ``AdversarialIterationEvents``.
 
     Args:
         adversarial_start_epoch: first epoch, counted from 1, that uses the discriminator; ``None`` for never.
-        uncertainty_weight: weight of the mean of y (1 - y).
+        regularisers: by name functions of the latent, ``f(*latent)`` to a scalar, when the generator returns
+            ``(reconstruction, *latent)``; each is logged under its name.
+        regulariser_weights: by name their weights in the loss, 0 unless given.
         args, kwargs: of ``AdversarialTrainer``.
     """
 
     def __init__(
-        self, *args, adversarial_start_epoch: int | None = None, uncertainty_weight: float = 0.0, **kwargs
+        self,
+        *args: Any,
+        adversarial_start_epoch: int | None = None,
+        regularisers: Mapping[str, Callable[..., torch.Tensor]] | None = None,
+        regulariser_weights: Mapping[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.adversarial_start_epoch, self.uncertainty_weight = adversarial_start_epoch, uncertainty_weight
+        self.adversarial_start_epoch = adversarial_start_epoch
+        self.regularisers, self.regulariser_weights = dict(regularisers or {}), dict(regulariser_weights or {})
 
     def _iteration(self, engine: AdversarialTrainer, batchdata: Mapping[str, torch.Tensor]) -> dict:
         """One step of the generator and, once it has started, one of the discriminator."""
@@ -47,18 +55,19 @@ class AutoencoderTrainer(AdversarialTrainer):
         state = self.state
         state.g_network.train()
         state.g_optimizer.zero_grad(set_to_none=True)
-        fakes, probability = self.g_inferer(images, state.g_network)
+        fakes, *latent = self.g_inferer(images, state.g_network)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        uncertainty = code_uncertainty(probability)
-        reconstruction_loss = state.recon_loss_function(fakes, images)
-        loss = reconstruction_loss + self.uncertainty_weight * uncertainty
+        penalties = {name: penalty(*latent) for name, penalty in self.regularisers.items()}
+        loss = reconstruction_loss = state.recon_loss_function(fakes, images)
+        for name, penalty in penalties.items():
+            loss = loss + self.regulariser_weights.get(name, 0.0) * penalty
         output = {
             CommonKeys.IMAGE: images,
             AdversarialKeys.REALS: images,
             AdversarialKeys.FAKES: fakes.detach(),
             CommonKeys.PRED: fakes.detach(),
             AdversarialKeys.RECONSTRUCTION_LOSS: reconstruction_loss.detach(),
-            "code_uncertainty": uncertainty.detach(),
+            **{name: penalty.detach() for name, penalty in penalties.items()},
         }
         if adversarial:
             # Only the generator learns here; its gradient passes through the frozen discriminator.

@@ -42,6 +42,11 @@ def bce_metric() -> Loss:
     return Loss(F.binary_cross_entropy_with_logits, output_transform=lambda o: (o["pred"].float(), o["label"]))
 
 
+def higher_is_better(current: float, best: float) -> bool:
+    """Comparison for key metrics such as the PSNR."""
+    return current > best
+
+
 def lower_is_better(current: float, best: float) -> bool:
     """Comparison for key metrics that are losses; MONAI's default takes the higher."""
     return current < best

@@ -3,15 +3,16 @@
 from .fit_plane import FitPlaned
 from .intensity import ScaleForegroundd
 from .loading import LoadGreyImaged, LoadPreparedSliced, LoadSubjectd
-from .segmentation import RestrictForegroundd, SegmentAnomalyd, SmoothSlicesd
+from .segmentation import DropSmalld, RestrictForegroundd, SmoothSlicesd, ThresholdMapd
 
 __all__ = [
+    "DropSmalld",
     "FitPlaned",
     "LoadGreyImaged",
     "LoadPreparedSliced",
     "LoadSubjectd",
     "RestrictForegroundd",
     "ScaleForegroundd",
-    "SegmentAnomalyd",
     "SmoothSlicesd",
+    "ThresholdMapd",
 ]

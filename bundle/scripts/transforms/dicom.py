@@ -14,6 +14,7 @@ from monai.data import ITKReader, MetaTensor
 from monai.transforms import Transform
 from monai.utils import ensure_tuple, require_pkg
 
+from ..describe import Undescribed
 from ..dicom import DicomImage, check_same_geometry, match_series, read_series, sorted_images
 from .loading import check_not_constant, check_problem, read_image
 
@@ -27,7 +28,7 @@ class SliceStackReader(ITKReader):
 
 
 @require_pkg(pkg_name="pydicom")
-class LoadDicomSubjectd(Transform):
+class LoadDicomSubjectd(Undescribed, Transform):
     """Load a subject's sequences from DICOM files: one series a sequence, found by its description.
 
     ``image``, all files of the subject, becomes (c, W, H, D) float32, in the space of the first sequence's series:

@@ -10,6 +10,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, Transform
 from PIL import Image
 
+from ..describe import Undescribed
+
 AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm, between the affines of one subject's files."""
 
@@ -39,7 +41,7 @@ def check_not_constant(image: torch.Tensor, names: Sequence[str]) -> None:
             raise ValueError(f"{name}: empty or constant, every voxel is {float(channel.min()):g}.")
 
 
-class LoadSubjectd(Transform):
+class LoadSubjectd(Undescribed, Transform):
     """Load a subject's volumes: one 3D file a sequence, or one file whose last axis is the sequences.
 
     ``image`` becomes (c, W, H, D) float32 with the patient space of the first file; ``label``, where there is one,
@@ -121,7 +123,7 @@ def _check_same_space(path: str, image: MetaTensor, other_path: str, other: Meta
         )
 
 
-class LoadPreparedSliced(Transform):
+class LoadPreparedSliced(Undescribed, Transform):
     """Load a slice prepared as a NIfTI array (channel, row, column), scaled already.
 
     ``image`` becomes (c, column, row): prepared slices lie transposed in the plane against volumes read as
@@ -161,7 +163,7 @@ class LoadPreparedSliced(Transform):
         return result
 
 
-class LoadGreyImaged(Transform):
+class LoadGreyImaged(Undescribed, Transform):
     """Load a 2D picture (JPEG, PNG, TIFF, ...) as grey values in [0, 1], shape (1, W, H).
 
     Colour becomes luminance; 16-bit pictures keep their depth. ``healthy`` pictures get an empty ``label``.

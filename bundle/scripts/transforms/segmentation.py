@@ -19,6 +19,8 @@ from monai.transforms import MapTransform
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from skimage.morphology import remove_small_objects
 
+from ..checks import outside, refuse
+
 
 def slice_dimension(image: torch.Tensor) -> int:
     """Dimension of (c, W, H, D) along which slices are counted: the one closest to head and foot, or the last."""
@@ -91,9 +93,9 @@ class SmoothSlicesd(MapTransform):
 
     def __init__(self, keys: KeysCollection, median_size: int = 5, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        if median_size < 1 or median_size % 2 == 0:
-            raise ValueError(f"median_size must be odd and at least 1, got {median_size}.")
-        self.median_size = median_size
+        odd = isinstance(median_size, (int, float)) and median_size >= 1 and median_size % 2 == 1
+        refuse("post-processing", [None if odd else f"median_size must be odd and at least 1, got {median_size!r}"])
+        self.median_size = int(median_size)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         """Replace every key's map by the smoothed one."""
@@ -120,8 +122,7 @@ class RestrictForegroundd(MapTransform):
         self, keys: KeysCollection, image_key: str = "image", erosion: float = 0.0, allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if erosion < 0:
-            raise ValueError(f"erosion must be at least 0, got {erosion}.")
+        refuse("post-processing", [outside("foreground_erosion", erosion, 0, float("inf"))])
         self.image_key, self.erosion = image_key, erosion
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
@@ -134,37 +135,54 @@ class RestrictForegroundd(MapTransform):
         return result
 
 
-class SegmentAnomalyd(MapTransform):
-    """Threshold, and removal of small components.
+class ThresholdMapd(MapTransform):
+    """Cut maps by a threshold.
 
     Args:
         keys: anomaly maps.
         threshold: pixels above it are anomalous, in units of the map.
-        min_size: components with fewer pixels, connected in the slice, are dropped; 0 keeps all.
-        min_voxels: components with fewer voxels, connected in the volume, are dropped after that; 0 keeps all.
         allow_missing_keys: do not raise when a key is missing.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        threshold: float,
-        min_size: int = 10,
-        min_voxels: int = 0,
-        allow_missing_keys: bool = False,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, threshold: float, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.threshold, self.min_size, self.min_voxels = threshold, min_size, min_voxels
+        self.threshold = threshold
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         """Replace every key's map by its segmentation, 0 or 1, float32."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = by_slices(result[key], self._segment)
+            result[key] = (result[key] > self.threshold).float()
         return result
 
-    def _segment(self, planes: torch.Tensor) -> torch.Tensor:
-        return drop_small((planes > self.threshold).float(), self.min_size, self.min_voxels)
+
+class DropSmalld(MapTransform):
+    """Removal of small components.
+
+    Args:
+        keys: segmentations, 0 or 1.
+        min_size: components with fewer pixels, connected in the slice, are dropped; 0 keeps all.
+        min_voxels: components with fewer voxels, connected in the volume, are dropped after that; 0 keeps all.
+        allow_missing_keys: do not raise when a key is missing.
+
+    Raises:
+        ValueError: naming each size that is no whole number of at least 0.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, min_size: int = 10, min_voxels: int = 0, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        sizes = {"min_component_size": min_size, "min_component_voxels": min_voxels}
+        refuse("post-processing", [outside(key, n, 0, float("inf"), whole=True) for key, n in sizes.items()])
+        self.min_size, self.min_voxels = int(min_size), int(min_voxels)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        """Replace every key's segmentation by one without small components."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = by_slices(result[key], lambda planes: drop_small(planes, self.min_size, self.min_voxels))
+        return result
 
 
 def drop_small(binary: torch.Tensor, min_size: int, min_voxels: int = 0) -> torch.Tensor:

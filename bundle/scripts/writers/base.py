@@ -12,46 +12,54 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
 
 from ..files import write_json
+from ..methods import Method
 from ..results import ResultFolder, write_rows
 from ..results.cost import describe_cost
 from ..results.overview import draw_overview
 
 logger = logging.getLogger(__name__)
 
-STORED = {
-    "anomaly_map": "anomaly",
-    "reconstruction": "reconstruction",
-    "mask_density": "mask_density",
-    "pred": "segmentation",
-}
-"""Images of the engine's output that are stored, and what their files are called; S_anomaly and so on."""
-
-
-def stored_images(output: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Keys of an output's images that are stored, each with its name."""
-    return [(key, name) for key, name in STORED.items() if key in output]
+STORED = {"anomaly_map": "anomaly", "reconstruction": "reconstruction", "pred": "segmentation"}
+"""Images of the engine's output that are stored, and what their files are called: S_anomaly and so on. A method's
+evidence is stored under its own names."""
 
 
 class ResultWriter:
     """Ignite handler that writes a subject's results after postprocessing.
 
-    Expects, for each item of the engine's output: ``image`` and ``reconstruction`` (c, ...), ``anomaly_map``,
-    ``mask_density`` and ``pred`` (the segmentation) (1, ...), all in the input's own space, and ``mask_share`` (D,) in
-    canonical order. What an output lacks is not written.
+    Expects, for each item of the engine's output: ``image`` and ``reconstruction`` (c, ...), ``anomaly_map`` and
+    ``pred`` (the segmentation) (1, ...) and the method's evidence (k, ...), all in the input's own space, and
+    ``processed`` (D,) and ``slice_scores``, by name (D,), in canonical order. What an output lacks is not written.
 
     Args:
         results: the result folder; ``None`` for one that only reads.
         threshold: of the segmentation, for the picture's colours.
         channel: which image channel the picture shows.
         overview: draw the picture.
+        method: whose evidence is stored and whose passes are noted; ``None`` where nothing is written.
     """
 
-    def __init__(self, results: ResultFolder | None, threshold: float, channel: int = 0, overview: bool = True) -> None:
+    def __init__(
+        self,
+        results: ResultFolder | None,
+        threshold: float,
+        channel: int = 0,
+        overview: bool = True,
+        method: Method | None = None,
+    ) -> None:
         self._results, self.threshold, self.channel, self.overview = results, threshold, channel, overview
+        self.evidence = () if method is None else method.evidence
+        self.passes = 0 if method is None else method.passes
+
+    def stored_images(self, output: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Keys of an output's images that are stored, each with its name."""
+        names = {**STORED, **{name: name for name in self.evidence}}
+        return [(key, name) for key, name in names.items() if key in output]
 
     @property
     def results(self) -> ResultFolder:
@@ -65,25 +73,25 @@ class ResultWriter:
         return self._results
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler; must come after the one that denoises."""
+        """Register the handler; must come after the one that restores."""
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def __call__(self, engine: Any) -> None:
         """Write every subject of the batch."""
-        counts = [int((~output["mask_share"].isnan()).sum()) for output in engine.state.output]
+        counts = [int(output["processed"].sum()) for output in engine.state.output]
         seconds = time.perf_counter() - engine.state.iteration_started
         for item, output, count in zip(engine.state.batch, engine.state.output, counts, strict=True):
             # The subjects of a batch share its network calls; what a slice costs is the same for all.
             share = seconds * count / max(sum(counts), 1)
-            cost = describe_cost(engine.network, torch.device(engine.state.device), share, count)
+            cost = describe_cost(engine.network, torch.device(engine.state.device), share, count, self.passes)
             self.write(item["subject"], output, cost)
 
     def finish(self, engine: Any) -> None:
         """Gather the scores of all subjects."""
         self.results.write_scores()
 
-    def write(self, subject: str, output: Mapping[str, MetaTensor], cost: Mapping[str, Any] | None = None) -> None:
+    def write(self, subject: str, output: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> None:
         """Write one subject: images, scores, picture and what it cost."""
         with self.results.writing(subject) as folder:
             self.write_images(folder, subject, output)
@@ -93,12 +101,15 @@ class ResultWriter:
             write_rows(folder / f"{subject}_scores.csv", rows)
             write_json(folder / f"{subject}_cost.json", dict(cost or {}))
             if self.overview:
-                planes = {k: self.planes(output[k]) for k in ("image", "reconstruction", "anomaly_map", "pred")}
-                shares = output["mask_share"].cpu().numpy()
-                numbers = [self.slice_number(i, output["image"]) for i in range(len(shares))]
-                figure = draw_overview(subject, planes, shares, numbers, self.threshold, self.channel)
-                figure.savefig(folder / f"{subject}_overview.png", dpi=100)
+                self._draw(subject, output).savefig(folder / f"{subject}_overview.png", dpi=100)
         logger.info("wrote %s", self.results.subject_folder(subject))
+
+    def _draw(self, subject: str, output: Mapping[str, Any]) -> Figure:
+        planes = {k: self.planes(output[k]) for k in ("image", "reconstruction", "anomaly_map", "pred")}
+        processed = output["processed"].cpu().numpy()
+        scores = {name: values.cpu().numpy() for name, values in output["slice_scores"].items()}
+        numbers = [self.slice_number(i, output["image"]) for i in range(len(processed))]
+        return draw_overview(subject, planes, processed, numbers, self.threshold, self.channel, scores=scores)
 
     @abstractmethod
     def write_images(self, folder: Path, subject: str, output: Mapping[str, MetaTensor]) -> None:
@@ -134,17 +145,17 @@ class ResultWriter:
             raise ValueError(f"subject {subject}: no finished result {str(path)!r}.")
         return path
 
-    def scores(self, subject: str, output: Mapping[str, MetaTensor]) -> list[dict[str, Any]]:
+    def scores(self, subject: str, output: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A row for each slice that was processed."""
-        anomaly_map, shares = self.planes(output["anomaly_map"])[0], output["mask_share"].cpu().numpy()
+        anomaly_map, scores = self.planes(output["anomaly_map"])[0], output["slice_scores"]
         rows = []
-        for index in np.flatnonzero(~np.isnan(shares)):
+        for index in np.flatnonzero(output["processed"].cpu().numpy()):
             plane = anomaly_map[..., index]
             rows.append(
                 {
                     "subject": subject,
                     "slice": self.slice_number(int(index), output["image"]),
-                    "mask_share": f"{shares[index]:.6g}",
+                    **{name: f"{values[index]:.6g}" for name, values in scores.items()},
                     "map_mean": f"{plane.mean(dtype=np.float64):.6g}",
                     "map_max": f"{plane.max():.6g}",
                 }

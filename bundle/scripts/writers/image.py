@@ -10,7 +10,7 @@ import numpy as np
 from monai.data import MetaTensor
 from PIL import Image
 
-from .base import ResultWriter, stored_images
+from .base import ResultWriter
 from .volume import save_nifti, to_array
 
 
@@ -23,7 +23,7 @@ class ImageWriter(ResultWriter):
 
     def write_images(self, folder: Path, subject: str, output: Mapping[str, MetaTensor]) -> None:
         """Write every image twice."""
-        for key, name in stored_images(output):
+        for key, name in self.stored_images(output):
             array = to_array(output[key])[0]
             if key == "pred":
                 picture = (array.T * 255).astype(np.uint8)

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
-from .base import ResultWriter, stored_images
+from .base import ResultWriter
 from .volume import save_nifti, to_array
 
 
@@ -19,7 +19,7 @@ class PreparedSliceWriter(ResultWriter):
     def write_images(self, folder: Path, subject: str, output: Mapping[str, MetaTensor]) -> None:
         """Write the arrays."""
         affine = np.asarray(output["image"].meta["original_affine"], dtype=np.float64).reshape(4, 4)
-        for key, name in stored_images(output):
+        for key, name in self.stored_images(output):
             array = to_array(output[key]).transpose(0, 2, 1)
             array = array.astype(np.uint8) if key == "pred" else array
             save_nifti(np.ascontiguousarray(array), affine, folder / f"{subject}_{name}.nii.gz")

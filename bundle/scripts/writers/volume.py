@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from .base import ResultWriter, stored_images
+from .base import ResultWriter
 
 CANONICAL = nib.orientations.axcodes2ornt("LPS")
 
@@ -37,14 +37,14 @@ def to_canonical(affine: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 class VolumeWriter(ResultWriter):
-    """``S_anomaly``, ``S_reconstruction`` (4D when there are several sequences), ``S_segmentation`` and
-    ``S_mask_density`` as NIfTI."""
+    """``S_anomaly``, ``S_reconstruction`` (4D when there are several sequences), ``S_segmentation`` and the method's
+    evidence as NIfTI."""
 
     def write_images(self, folder: Path, subject: str, output: Mapping[str, MetaTensor]) -> None:
         """Write the volumes; the segmentation is uint8, the others are float32."""
         affine = np.asarray(output["image"].affine, dtype=np.float64)
         code = space_code(output["image"])
-        for key, name in stored_images(output):
+        for key, name in self.stored_images(output):
             array = to_array(output[key])
             array = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
             array = array.astype(np.uint8) if key == "pred" else array

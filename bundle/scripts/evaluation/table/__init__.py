@@ -13,14 +13,20 @@ from .metric import Metric
 from .pixels import PIXELS
 from .reconstruction import HEALTHY, PAPER
 from .segmentation import OVERLAPS, RULES
-from .slices import PATIENTS, SLICES
+from .slices import patient_metrics, slice_metrics
 
 __all__ = ["RULES", "Metric", "all_metrics", "describe"]
 
 
-def all_metrics(paper_protocol: bool = True) -> list[Metric]:
-    """All metrics, in the order of the table."""
-    return [*PIXELS, *OVERLAPS, *LESIONS, *SLICES, *PATIENTS, *HEALTHY, *(PAPER if paper_protocol else [])]
+def all_metrics(paper_protocol: bool = True, slice_scores: Sequence[str] = ()) -> list[Metric]:
+    """All metrics, in the order of the table.
+
+    Args:
+        paper_protocol: add those of the paper's Table 1.
+        slice_scores: names of the scores of a slice that methods have beside those of the map.
+    """
+    of_slices = [*slice_metrics(slice_scores), *patient_metrics(slice_scores)]
+    return [*PIXELS, *OVERLAPS, *LESIONS, *of_slices, *HEALTHY, *(PAPER if paper_protocol else [])]
 
 
 def describe(metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ COST_ROWS = {
     "seconds_a_volume": _row("seconds a volume", "Mean over volumes."),
     "peak_memory_gb": _row("peak memory (GB)", "Of the GPU, or of the whole process on a CPU."),
     "million_parameters": _row("million parameters", "Of all networks together."),
-    "network_evaluations": _row("denoiser evaluations a slice", "Steps of the reverse process."),
+    "network_evaluations": _row("network evaluations a slice", "Passes of the method's loop."),
 }
 
 
@@ -32,13 +32,14 @@ def describe_costs(runs: Sequence[Run]) -> dict[str, Any]:
     if not slices:
         return {key: {**estimate(math.nan, reason=REASON).as_dict(), "seed_sd": None} for key in COST_ROWS}
     seconds = sum(c["seconds"] for c in costs)
-    steps = runs[0].source.settings.get("num_inference_steps")
+    # Results of version 0.4 and before note it among the settings.
+    passes = costs[0].get("passes", runs[0].source.settings.get("num_inference_steps"))
     values = {
         "seconds_a_slice": seconds / slices,
         "seconds_a_volume": seconds / len(costs),
         "peak_memory_gb": max(c["peak_memory_bytes"] for c in costs) / 1e9,
         "million_parameters": costs[0]["parameters"] / 1e6,
-        "network_evaluations": math.nan if steps is None else steps,
+        "network_evaluations": math.nan if passes is None else passes,
     }
     return {
         key: {**estimate(value, reason=REASON if math.isnan(value) else "").as_dict(), "seed_sd": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,11 +42,21 @@ def of_slices(column: str, function: Callable, matched: bool = False) -> Compute
     return compute
 
 
-SLICE_SCORES = {"mask_share": "mask share", "map_mean": "mean of the map", "map_quantile": "99 % quantile of the map"}
+MAP_SCORES = {"map_mean": "mean of the map", "map_quantile": "99 % quantile of the map"}
+"""Scores of a slice that every method has."""
 
 
-def slice_metrics() -> list[Metric]:
-    """Healthy against diseased slices, by each score of a slice."""
+def titles(slice_scores: Sequence[str] = ()) -> dict[str, str]:
+    """Columns of the scores of a slice, those of the methods first, and their titles."""
+    return {**{name: name.replace("_", " ") for name in slice_scores}, **MAP_SCORES}
+
+
+def slice_metrics(slice_scores: Sequence[str] = ()) -> list[Metric]:
+    """Healthy against diseased slices, by each score of a slice.
+
+    Args:
+        slice_scores: names of the scores that methods have beside those of the map.
+    """
     kinds: list[tuple[str, str, Callable, bool, str]] = [
         ("auroc", "AUROC", pixels.auroc, False, "Chance that a slice with a lesion scores above a healthy one."),
         ("auprc", "AUPRC", pixels.average_precision, False, "Average precision; chance is the share of such slices."),
@@ -70,7 +80,7 @@ def slice_metrics() -> list[Metric]:
         Metric(
             f"slice_{kind}_{column}", f"{title}, {name}", "slices", "high", text, reason, of_slices(column, f, matched)
         )
-        for column, name in SLICE_SCORES.items()
+        for column, name in titles(slice_scores).items()
         for kind, title, f, matched, text in kinds
     ]
 
@@ -100,19 +110,19 @@ def of_patients(column: str, function: Callable) -> Compute:
     return compute
 
 
-PATIENTS = [
-    Metric(
-        f"patient_{kind}_{column}",
-        f"{title}, {SLICE_SCORES[column]}",
-        "patients",
-        "high",
-        "Of the mean over a subject's slices; a subject is diseased when any of its slices is.",
-        "healthy patients and diseased ones are both needed",
-        of_patients(column, function),
-    )
-    for column in SLICE_SCORES
-    for kind, title, function in (("auroc", "AUROC", pixels.auroc), ("auprc", "AUPRC", pixels.average_precision))
-]
-
-
-SLICES = slice_metrics()
+def patient_metrics(slice_scores: Sequence[str] = ()) -> list[Metric]:
+    """Healthy against diseased patients, by the mean of each score over a patient's slices."""
+    kinds = (("auroc", "AUROC", pixels.auroc), ("auprc", "AUPRC", pixels.average_precision))
+    return [
+        Metric(
+            f"patient_{kind}_{column}",
+            f"{title}, {name}",
+            "patients",
+            "high",
+            "Of the mean over a subject's slices; a subject is diseased when any of its slices is.",
+            "healthy patients and diseased ones are both needed, and the score for every one of them",
+            of_patients(column, function),
+        )
+        for column, name in titles(slice_scores).items()
+        for kind, title, function in kinds
+    ]

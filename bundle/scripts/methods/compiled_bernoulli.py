@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
 from torch import nn
 
 from ..noise import SliceGenerator, numbers, word_offsets
 from ..schedulers import BernoulliScheduler
-from .reverse_steps import Step, logit, mask_share
+from .bit_masks import Step, logit, mask_share
 
 
 class CompiledReverseSteps:
-    """:func:`~scripts.inferers.reverse_steps.masked_reverse_steps` through ``torch.compile``.
+    """:func:`~scripts.methods.masked_bernoulli.masked_reverse_steps` through ``torch.compile``.
 
     All that changes from step to step comes in small tensors that are made before the loop, so one compiled function
     (in the modes with CUDA graphs: one recorded graph) serves every step, and the elementwise part becomes a few
@@ -39,29 +40,35 @@ class CompiledReverseSteps:
         denoiser: nn.Module,
         code: torch.Tensor,
         sample: torch.Tensor,
-        generator: SliceGenerator,
+        streams: SliceGenerator,
     ) -> Iterator[Step]:
         """Arguments and results are those of the plain loop."""
         count, size = len(code), max(self.size, len(code))
-        times, coefficients, states = step_tables(scheduler, probability_threshold, generator)
+        times, coefficients, starts = step_tables(scheduler, probability_threshold, streams)
         filler = size - count
-        code, sample, streams = _fill(code, 0, filler), _fill(sample, 0, filler), _fill(states, 1, filler)
+        code, sample, starts = _fill(code, 0, filler), _fill(sample, 0, filler), _fill(starts, 1, filler)
         mask, offsets = torch.zeros_like(code, dtype=torch.bool), word_offsets(code[0].numel(), code.device)
         # Known to fit only when the first step has come through: a smaller batch after a failure is not filled up.
         self.size = 0
         for i in range(len(times)):
             timesteps = times[i].expand(size).contiguous()
-            result = self.update(denoiser, sample, mask, code, timesteps, coefficients[i], streams[i], offsets)
+            result = self.update(denoiser, sample, mask, code, timesteps, coefficients[i], starts[i], offsets)
             self.size = size
             # A replayed graph writes its results to the same place every time.
             sample, mask, share = (tensor.clone() for tensor in result)
             yield sample[:count], mask[:count], share[:count]
 
 
+@lru_cache
+def compiled_steps(mode: str) -> CompiledReverseSteps:
+    """The compiled loop of a mode, made once: a search goes through many settings with the same steps."""
+    return CompiledReverseSteps(mode)
+
+
 def step_tables(
-    scheduler: BernoulliScheduler, probability_threshold: float, generator: SliceGenerator
+    scheduler: BernoulliScheduler, probability_threshold: float, streams: SliceGenerator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What each step needs, on the generator's device.
+    """What each step needs, on the streams' device.
 
     Returns:
         timesteps (steps,); the posterior's four coefficients and the threshold on logits (steps, 5), float32; the
@@ -71,11 +78,11 @@ def step_tables(
     earlier = [scheduler.previous_timestep(t) for t in timesteps]
     threshold = logit(probability_threshold)
     rows = [(*scheduler.posterior_coefficients(t, s), threshold) for t, s in zip(timesteps, earlier, strict=True)]
-    device = generator.slice_indices.device
+    device = streams.slice_indices.device
     return (
         torch.tensor(timesteps, device=device),
         torch.tensor(rows, dtype=torch.float32, device=device),
-        generator.states([s + 1 for s in earlier]),
+        streams.states([s + 1 for s in earlier]),
     )
 
 
