@@ -1,12 +1,12 @@
-"""Join the weights of the two stages into the one model that inference loads.
+"""Join the weights of a network's parts into the one model that inference loads.
 
 Run in the bundle's folder::
 
-    python -m scripts.export_model --autoencoder output/autoencoder/best.pt --denoiser output/diffusion/best.pt \
+    python -m scripts.export_model --autoencoder output/autoencoder/best.pt --denoiser output/denoiser/best.pt \
         --output models/model.pt
 
-``best.pt`` holds moving averages of weights. Without ``--autoencoder`` and ``--denoiser`` the model is drawn at random,
-to try a configuration out.
+``best.pt`` holds moving averages of weights. Parts without a file are drawn at random,
+to try a configuration out; parts of other methods are given by ``--part NAME FILE``.
 """
 
 from __future__ import annotations

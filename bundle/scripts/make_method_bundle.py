@@ -2,7 +2,8 @@
 
 MONAI Label and MONAI Deploy are given the new folder::
 
-    python -m scripts.make_method_bundle --overlay configs/methods/NAME.json --weights my_model.pt --output ../output/NAME
+    python -m scripts.make_method_bundle --overlay configs/methods/NAME.json --weights my_model.pt \
+        --output ../output/NAME
 """
 
 from __future__ import annotations

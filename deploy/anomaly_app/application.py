@@ -26,8 +26,8 @@ MAP_DESCRIPTION = "Anomaly map - research only"
 class AnomalyApplication(Application):
     """Anomaly detection by the bundle.
 
-    DICOM in: the study's series are selected by ``configs/data/dicom.json`` and become a DICOM SEG of the segmentation, a
-    DICOM parametric map of the anomaly map, and ``scores.csv``. NIfTI in: what ``run inference`` writes.
+    DICOM in: the study's series are selected by ``configs/data/dicom.json`` and become a DICOM SEG of the segmentation,
+    a DICOM parametric map of the anomaly map, and ``scores.csv``. NIfTI in: what ``run inference`` writes.
 
     Paths come from the command line (``-i``, ``-o``, ``-m``) or the SDK's environment variables; ``bundle: settings:``
     of ``app.yaml`` changes settings of the bundle's configuration.
