@@ -2,6 +2,7 @@
 
 from .attached import AttachedHandler
 from .epoch_seed import EpochSeed
+from .gradient_clipping import GradientClipping
 from .history import HistoryHandler
 from .pictures import PictureHandler
 from .restoration import RestorationHandler
@@ -11,6 +12,7 @@ from .training_tracking import TrainingTracking
 __all__ = [
     "AttachedHandler",
     "EpochSeed",
+    "GradientClipping",
     "HistoryHandler",
     "PictureHandler",
     "RestorationHandler",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ignite.metrics import Average, Loss
 from monai.metrics import PSNRMetric
+from torch import nn
 from torch.nn import functional as F
 
 from .losses import code_uncertainty
@@ -40,6 +41,11 @@ def code_uncertainty_metric() -> Average:
 def bce_metric() -> Loss:
     """Mean binary cross-entropy of flip logits in nats; ln 2 = 0.693 is chance."""
     return Loss(F.binary_cross_entropy_with_logits, output_transform=lambda o: (o["pred"].float(), o["label"]))
+
+
+def loss_metric(loss: nn.Module) -> Loss:
+    """Mean over slices of a loss of the network's output and the target."""
+    return Loss(loss, output_transform=lambda o: (o["pred"].float(), o["label"]))
 
 
 def higher_is_better(current: float, best: float) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ignite.metrics import Metric
 from torch import nn
 
 from ..describe import describe
+from ..files import file_hash
 from ..methods import Task
 
 
@@ -47,7 +49,22 @@ def choose_stage(stages: Mapping[str, Stage], part: str) -> Stage:
     return stages[part]
 
 
-def training_settings(stage: Stage | None = None, **things: Any) -> dict[str, Any]:
-    """What a training depends on, in JSON values: a run that resumes it must share them."""
+def training_settings(
+    stage: Stage | None = None, files: Mapping[str, str | None] | None = None, **things: Any
+) -> dict[str, Any]:
+    """What a training depends on, in JSON values: a run that resumes it must share them.
+
+    Args:
+        stage: of the training.
+        files: by name weights that it starts from or needs; told by their hash, ``None`` for none.
+        things: by name whatever else it depends on.
+
+    Raises:
+        FileNotFoundError: naming a file that is not there.
+    """
+    for name, path in (files or {}).items():
+        if path is not None and not Path(path).is_file():
+            raise FileNotFoundError(f"{name}: no file {path!r}.")
+    hashes = {name: None if path is None else file_hash(path) for name, path in (files or {}).items()}
     said = {} if stage is None else {"task": describe(stage.task), "loss": describe(stage.loss)}
-    return {**said, **describe(things)}
+    return {**said, **hashes, **describe(things)}
