@@ -2,6 +2,7 @@
 
 from .averaging import AverageGradients
 from .batch_shard import BatchShard, shard_loader
+from .parallel import data_parallel
 from .process_group import ProcessGroup
 from .shared_failures import SharedFailures
 from .shared_results import SharedResultFolder
@@ -12,5 +13,6 @@ __all__ = [
     "ProcessGroup",
     "SharedFailures",
     "SharedResultFolder",
+    "data_parallel",
     "shard_loader",
 ]
