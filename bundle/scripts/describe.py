@@ -38,6 +38,9 @@ def describe(thing: Any) -> Any:
     (``partial``) a dictionary of ``name`` and its keywords; an object is what its ``describe()`` says, else its class
     and attributes.
     """
+    # Before texts, since some of MONAI's are both.
+    if isinstance(thing, Enum):
+        return describe(thing.value)
     if thing is None or isinstance(thing, PLAIN):
         return thing
     if isinstance(thing, Compose):
@@ -55,8 +58,6 @@ def describe(thing: Any) -> Any:
         return thing.describe()
     if isinstance(thing, nn.Module):
         return _describe_module(thing)
-    if isinstance(thing, Enum):
-        return describe(thing.value)
     if hasattr(thing, "__name__"):
         return thing.__name__
     return _describe_object(thing) if hasattr(thing, "__dict__") else str(thing)
