@@ -29,6 +29,11 @@ STORED = {"anomaly_map": "anomaly", "reconstruction": "reconstruction", "pred": 
 evidence is stored under its own names."""
 
 
+def slice_scores(output: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The method's scores by name, (D,); what has none loses its empty dictionary when a batch is taken apart."""
+    return dict(output.get("slice_scores") or {})
+
+
 class ResultWriter:
     """Ignite handler that writes a subject's results after postprocessing.
 
@@ -107,7 +112,7 @@ class ResultWriter:
     def _draw(self, subject: str, output: Mapping[str, Any]) -> Figure:
         planes = {k: self.planes(output[k]) for k in ("image", "reconstruction", "anomaly_map", "pred")}
         processed = output["processed"].cpu().numpy()
-        scores = {name: values.cpu().numpy() for name, values in output["slice_scores"].items()}
+        scores = {name: values.cpu().numpy() for name, values in slice_scores(output).items()}
         numbers = [self.slice_number(i, output["image"]) for i in range(len(processed))]
         return draw_overview(subject, planes, processed, numbers, self.threshold, self.channel, scores=scores)
 
@@ -147,7 +152,7 @@ class ResultWriter:
 
     def scores(self, subject: str, output: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A row for each slice that was processed."""
-        anomaly_map, scores = self.planes(output["anomaly_map"])[0], output["slice_scores"]
+        anomaly_map, scores = self.planes(output["anomaly_map"])[0], slice_scores(output)
         rows = []
         for index in np.flatnonzero(output["processed"].cpu().numpy()):
             plane = anomaly_map[..., index]
