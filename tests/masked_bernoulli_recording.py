@@ -1,6 +1,8 @@
-"""Inferers whose steps and network calls are recorded, and a plain transcription of Algorithm 1."""
+"""Masked Bernoulli diffusion whose masks, steps and network calls are recorded, and a plain transcription of it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -12,13 +14,43 @@ from helpers import (
 )
 from torch import nn
 
-from scripts.inferers import MaskedBernoulliInferer
-from scripts.inferers.masked_bernoulli import QUANTIZE_STEP, MaskedDenoisingOutput
+from scripts.inferers import AnomalyInferer, EncodedVolumes
+from scripts.methods.masked_bernoulli import QUANTIZE_STEP, MaskedBernoulli
 from scripts.networks import Parts
 from scripts.noise import SliceGenerator
 from scripts.schedulers import BernoulliScheduler
+from scripts.scores import squared_residual
 
 T, L = 20, 8
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RecordingMethod(MaskedBernoulli):
+    """Keeps M_0 and the mask's share after each step, of every batch that was restored."""
+
+    masks: list[torch.Tensor] = field(default_factory=list)
+    shares: list[torch.Tensor] = field(default_factory=list)
+
+    def steps(self, code, denoiser, streams):
+        shares = []
+        for code, mask, share in super().steps(code, denoiser, streams):  # noqa: B007, B020
+            shares.append(share.clone())
+            yield code, mask, share
+        # A batch that does not fit the memory never comes here.
+        self.masks.append(mask.clone())
+        self.shares.append(torch.stack(shares, dim=1))
+
+
+@dataclass
+class Output:
+    """What N slices gave: (N, ...) each; ``mask_growth`` (N, steps) is the mask's share after each step."""
+
+    reconstruction: torch.Tensor
+    anomaly_map: torch.Tensor
+    mask_density: torch.Tensor
+    mask_share: torch.Tensor
+    mask: torch.Tensor
+    mask_growth: torch.Tensor
 
 
 class RecordingScheduler(BernoulliScheduler):
@@ -58,9 +90,38 @@ def scheduler(kind: type[BernoulliScheduler] = BernoulliScheduler) -> BernoulliS
     return kind(T, beta_start=0.02, beta_end=0.3)
 
 
-def inferer(**changes) -> MaskedBernoulliInferer:
-    arguments = {"scheduler": scheduler(), "noise_level": L, "seed": 3, "return_mask": True}
-    return MaskedBernoulliInferer(**(arguments | changes))
+def method(**changes) -> RecordingMethod:
+    return RecordingMethod(**({"scheduler": scheduler(), "noise_level": L} | changes))
+
+
+def inferer(**changes) -> AnomalyInferer:
+    """The inferer of a recording method; ``changes`` are arguments of either."""
+    names = {f.name for f in fields(RecordingMethod)}
+    settings = {key: changes.pop(key) for key in list(changes) if key in names}
+    return AnomalyInferer(**({"method": method(**settings), "anomaly_map": squared_residual, "seed": 3} | changes))
+
+
+def run_slices(
+    run: AnomalyInferer,
+    images: torch.Tensor,
+    indices: torch.Tensor,
+    network: Parts,
+    encoded: torch.Tensor | None = None,
+) -> Output:
+    """Restore slices (N, c, H, W), each of a volume of its own in which it has the index given."""
+    run.method.masks.clear()
+    run.method.shares.clear()
+    volumes = torch.zeros(*images.shape, int(indices.max()) + 1)
+    results = run.restore_volumes(EncodedVolumes(volumes, [1] * len(images), indices, images, encoded), network)
+    pairs = list(zip(results, indices.tolist(), strict=True))
+    return Output(
+        reconstruction=torch.stack([result.reconstruction[..., i] for result, i in pairs]),
+        anomaly_map=torch.stack([result.anomaly_map[..., i] for result, i in pairs]),
+        mask_density=torch.stack([result.evidence["mask_density"][..., i] for result, i in pairs]),
+        mask_share=torch.stack([result.slice_scores["mask_share"][i] for result, i in pairs]),
+        mask=torch.cat(run.method.masks),
+        mask_growth=torch.cat(run.method.shares),
+    )
 
 
 def recording_network(**denoiser_args) -> tuple[Parts, list[dict]]:
@@ -69,13 +130,13 @@ def recording_network(**denoiser_args) -> tuple[Parts, list[dict]]:
     return Parts(autoencoder=network.autoencoder, denoiser=denoiser).eval(), denoiser.calls
 
 
-def recorded(inferer: MaskedBernoulliInferer, network: nn.Module, slices: torch.Tensor) -> tuple[list[dict], object]:
-    inferer.scheduler.records = []
-    output = inferer.run_slices(slices, torch.arange(len(slices)), network)
-    return inferer.scheduler.records, output
+def recorded(run: AnomalyInferer, network: Parts, slices: torch.Tensor) -> tuple[list[dict], Output]:
+    run.method.scheduler.records = []
+    output = run_slices(run, slices, torch.arange(len(slices)), network)
+    return run.method.scheduler.records, output
 
 
-def assert_masks_for_real(output: MaskedDenoisingOutput) -> None:
+def assert_masks_for_real(output: Output) -> None:
     assert output.mask_share.min() > 0.02
     assert output.mask_share.max() < 0.98
 
