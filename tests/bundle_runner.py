@@ -69,11 +69,22 @@ TINY_AUTOENCODER = {
 }
 
 
-def tiny_overlay(folder: Path, stage: str, **changes) -> Path:
-    """Write an overlay that shrinks networks and schedule; ``stage`` is the base configuration's name."""
-    own = "network_def" if stage == "train_autoencoder" else "autoencoder"
-    path = folder / f"tiny_{stage}.json"
-    path.write_text(json.dumps({**TINY, own: TINY_AUTOENCODER, **changes}))
+TRAININGS = {
+    "autoencoder": ["inference.json", "train.json", "train_adversarial.json"],
+    "denoiser": ["inference.json", "train.json"],
+}
+"""By part the configurations of its training."""
+
+
+def base_configs(name: str, folder: Path = CONFIGS) -> list[Path]:
+    """The configurations that train a part, or the one of that name."""
+    return [folder / file for file in TRAININGS.get(name, [f"{name}.json"])]
+
+
+def tiny_overlay(folder: Path, name: str, **changes) -> Path:
+    """Write an overlay that shrinks networks and schedule; ``name`` is part of its file's."""
+    path = folder / f"tiny_{name}.json"
+    path.write_text(json.dumps({**TINY, "autoencoder": TINY_AUTOENCODER, **changes}))
     return path
 
 

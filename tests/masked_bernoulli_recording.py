@@ -33,7 +33,7 @@ class RecordingMethod(MaskedBernoulli):
 
     def steps(self, code, denoiser, streams):
         shares = []
-        for code, mask, share in super().steps(code, denoiser, streams):  # noqa: B007, B020
+        for code, mask, share in super().steps(code, denoiser, streams):  # noqa: B020
             shares.append(share.clone())
             yield code, mask, share
         # A batch that does not fit the memory never comes here.

@@ -118,7 +118,7 @@ class TestSequences:
             self.check(sequences)
 
 
-@pytest.mark.parametrize("name", ["inference", "train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize("name", ["inference", "autoencoder", "denoiser"])
 def test_every_configuration_hands_over_all_its_checked_keys(name):
     config = json.loads((CONFIGS / f"{name}.json").read_text())
     checked = config["checks"]["settings"]

@@ -28,7 +28,9 @@ RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def default_rules() -> dict[str, dict[str, list[str]]]:
-    parser = ConfigParser(ConfigParser.load_config_files([str(CONFIGS / f"{n}.json") for n in ("inference", "dicom")]))
+    parser = ConfigParser(
+        ConfigParser.load_config_files([str(CONFIGS / f"{n}.json") for n in ("inference", "data/dicom")])
+    )
     return {key: parser.get_parsed_content(key) for key in ("series_patterns", "series_exclusions")}
 
 
@@ -296,7 +298,7 @@ def test_studies_of_a_folder(tmp_path: Path):
 
 
 def test_the_overlay_changes_nothing_but_the_reading():
-    overlay = json.loads((CONFIGS / "dicom.json").read_text())
+    overlay = json.loads((CONFIGS / "data/dicom.json").read_text())
     base = json.loads((CONFIGS / "inference.json").read_text())
     assert set(overlay) & set(base) == {"datalist", "load"}
     assert set(overlay["series_patterns"]) == set(base["sequence_suffixes"])

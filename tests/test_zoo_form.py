@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_runner import BUNDLE, CONFIGS, check_run, environment, tiny_overlay, write_subject
+from bundle_runner import BUNDLE, CONFIGS, base_configs, check_run, environment, tiny_overlay, write_subject
 from monai.bundle import ConfigParser, create_workflow
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundleProperty
@@ -148,7 +148,10 @@ def test_why_there_is_no_torchscript():
     assert "spatialattention.py" in str(error.value)
 
 
-@pytest.mark.parametrize("overlay", [None, "evaluation", "calibration", "search", "scores", "unmasked"])
+@pytest.mark.parametrize(
+    "overlay",
+    [None, "evaluation", "calibration", "search", "scores", "methods/unmasked"],
+)
 def test_no_property_of_inference_is_missing(overlay: str | None, tmp_path: Path):
     configs = [str(CONFIGS / f"{name}.json") for name in ("inference", overlay) if name]
     flow = create_workflow(
@@ -164,13 +167,13 @@ def test_no_property_of_inference_is_missing(overlay: str | None, tmp_path: Path
     assert_all_built(flow, InferProperties)
 
 
-@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 def test_no_property_of_training_is_missing(stage: str, tmp_path: Path):
     for number in range(2):
         write_subject(tmp_path / "data", f"S{number}", number)
-    files = [str(CONFIGS / f"{stage}.json"), str(tiny_overlay(tmp_path, stage))]
+    files = [*map(str, base_configs(stage)), str(tiny_overlay(tmp_path, stage))]
     extra = {}
-    if stage == "train_diffusion":
+    if stage == "denoiser":
         autoencoder = ConfigParser(ConfigParser.load_config_files(files)).get_parsed_content("autoencoder")
         torch.save(autoencoder.state_dict(), tmp_path / "autoencoder.pt")
         extra["autoencoder_weights"] = str(tmp_path / "autoencoder.pt")

@@ -39,24 +39,25 @@ def check_configuration(ids: Sequence[str]) -> None:
     parser = running_parser()
     if parser is None:
         return
-    problems = [*unknown_keys(parser), *_refused(parser, ids)]
-    if problems:
-        message = "settings: " + "; ".join(dict.fromkeys(problems)) + "."
-        # Logged too, since MONAI's parser wraps the error in less telling ones.
-        logger.error(message)
-        raise ValueError(message)
-
-
-def _refused(parser: ConfigParser, ids: Sequence[str]) -> Iterator[str]:
-    """What each component says against its settings."""
+    problems = [*unknown_keys(parser)]
+    others: list[Exception] = []
     for name in ids:
         try:
             parser.ref_resolver.get_resolved_content(name)
         except Exception as error:
             cause = _first(error)
-            if not isinstance(cause, (ValueError, OSError)):
-                raise
-            yield innermost(cause).rstrip(".")
+            if isinstance(cause, (ValueError, OSError)):
+                problems.append(innermost(cause).rstrip("."))
+            else:
+                others.append(error)
+    if others and not problems:
+        raise others[0]
+    # What else failed did so for the settings that are refused.
+    if problems:
+        message = "settings: " + "; ".join(dict.fromkeys(problems)) + "."
+        # Logged too, since MONAI's parser wraps the error in less telling ones.
+        logger.error(message)
+        raise ValueError(message)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -15,6 +15,7 @@ from bundle_runner import (
     BUNDLE,
     CONFIGS,
     ROOT,
+    base_configs,
     check_run,
     environment,
     run_bundle,
@@ -43,13 +44,13 @@ def train_both(work: Path, data: Path, overlays: list[str], cwd: Path = BUNDLE, 
     prefix = Path("configs") if cwd == BUNDLE else Path("bundle/configs")
     changes = overrides.pop("tiny", {})
     common = {"dataset_dir": data, **overrides}
-    for stage, run_id in (("train_autoencoder", "training"), ("train_diffusion", "run")):
+    for stage, run_id in (("autoencoder", "training"), ("denoiser", "run")):
         overlay = tiny_overlay(work, stage, **changes)
-        files = [prefix / f"{stage}.json", *[prefix / o for o in overlays], overlay]
-        extra = {"autoencoder_weights": work / "train_autoencoder" / "best.pt"} if stage == "train_diffusion" else {}
+        files = [*base_configs(stage, prefix), *[prefix / o for o in overlays], overlay]
+        extra = {"autoencoder_weights": work / "autoencoder" / "best.pt"} if stage == "denoiser" else {}
         check_run(run_bundle(run_id, files, cwd, output_dir=work / stage, **common, **extra))
     configs = [CONFIGS / "inference.json", *[CONFIGS / o for o in overlays], tiny_overlay(work, "inference", **changes)]
-    return export(work, configs, work / "train_autoencoder" / "best.pt", work / "train_diffusion" / "best.pt")
+    return export(work, configs, work / "autoencoder" / "best.pt", work / "denoiser" / "best.pt")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def base_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
 
 def test_training_writes_curves_pictures_split_and_checkpoints(base_run):
     work, _, model = base_run
-    for stage, metric in (("train_autoencoder", "val_psnr"), ("train_diffusion", "val_bce")):
+    for stage, metric in (("autoencoder", "val_psnr"), ("denoiser", "val_bce")):
         folder = work / stage
         with (folder / "history.csv").open() as stream:
             rows = list(csv.DictReader(stream))
@@ -78,7 +79,7 @@ def test_training_writes_curves_pictures_split_and_checkpoints(base_run):
         assert sorted(split["training"] + split["validation"]) == ["S0", "S1", "S2", "S3"]
     # The model is made of both stages' best weights, in half precision.
     joined = torch.load(model, weights_only=True)
-    for stage, prefix in (("train_autoencoder", "autoencoder"), ("train_diffusion", "denoiser")):
+    for stage, prefix in (("autoencoder", "autoencoder"), ("denoiser", "denoiser")):
         best = torch.load(work / stage / "best.pt", weights_only=True)
         for key, value in best.items():
             assert torch.equal(joined[f"{prefix}.{key}"], value.half())
@@ -131,10 +132,11 @@ def test_brats2020_overlay(tmp_path):
     for number in range(2):
         write_subject(data, f"BraTS-GLI-{number:05d}-000", number, list(names.values()), shape=(56, 56, 90))
     tiny = {"slice_range": [80, 83], "perceptual_weight": 0.0, "anomaly_threshold": 0.5}
-    model = train_both(tmp_path, data, ["brats2020.json"], tiny=tiny)
+    model = train_both(tmp_path, data, ["methods/masked_bernoulli_2024.json", "data/brats2020.json"], tiny=tiny)
     files = [
         "bundle/configs/inference.json",
-        "bundle/configs/brats2020.json",
+        "bundle/configs/methods/masked_bernoulli_2024.json",
+        "bundle/configs/data/brats2020.json",
         tiny_overlay(tmp_path, "inference", **tiny),
     ]
     output = tmp_path / "out"
@@ -149,8 +151,15 @@ def test_oct2017_overlay(tmp_path):
     write_pictures(data, "normal", 3)
     write_pictures(data, "drusen", 1, size=(64, 100))
     tiny = {"perceptual_weight": 0.0}
-    model = train_both(tmp_path, data, ["oct2017.json"], tiny=tiny, val_fraction=0.4)
-    files = ["configs/inference.json", "configs/oct2017.json", tiny_overlay(tmp_path, "inference", **tiny)]
+    model = train_both(
+        tmp_path, data, ["methods/masked_bernoulli_2024.json", "data/oct2017.json"], tiny=tiny, val_fraction=0.4
+    )
+    files = [
+        "configs/inference.json",
+        "configs/methods/masked_bernoulli_2024.json",
+        "configs/data/oct2017.json",
+        tiny_overlay(tmp_path, "inference", **tiny),
+    ]
     output = tmp_path / "out"
     check_run(run_bundle("run", files, dataset_dir=data, output_dir=output, weights=model))
     assert len(list(output.glob("*/"))) == 8
@@ -167,8 +176,8 @@ def test_prepared_slices_overlay(tmp_path):
     write_prepared(data, 4, 3, label=True)
     write_prepared(test_data, 2, 3, label=False)
     tiny = {"anomaly_threshold": 0.5}
-    model = train_both(tmp_path, data, ["prepared_slices.json"], cwd=ROOT, tiny=tiny, val_fraction=0.5)
-    files = ["configs/inference.json", "configs/prepared_slices.json", tiny_overlay(tmp_path, "inference", **tiny)]
+    model = train_both(tmp_path, data, ["data/prepared_slices.json"], cwd=ROOT, tiny=tiny, val_fraction=0.5)
+    files = ["configs/inference.json", "configs/data/prepared_slices.json", tiny_overlay(tmp_path, "inference", **tiny)]
     output = tmp_path / "out"
     check_run(run_bundle("inference", files, dataset_dir=test_data, output_dir=output, weights=model))
     assert nib.load(output / "000000" / "000000_anomaly.nii.gz").shape == (1, 64, 64)
@@ -179,9 +188,9 @@ def test_adversarial_training_and_mlflow_tracking(tmp_path):
     data = tmp_path / "data"
     for number in range(3):
         write_subject(data, f"S{number}", number)
-    overlay = tiny_overlay(tmp_path, "train_autoencoder", adversarial_start_epoch=2)
+    overlay = tiny_overlay(tmp_path, "autoencoder", adversarial_start_epoch=2)
     output = tmp_path / "out"
-    files = ["configs/train_autoencoder.json", overlay]
+    files = [*base_configs("autoencoder"), overlay]
     check_run(run_bundle("training", files, dataset_dir=data, output_dir=output, tracking="mlflow"))
     with (output / "history.csv").open() as stream:
         first, second = csv.DictReader(stream)

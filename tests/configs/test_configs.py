@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_runner import BUNDLE, CONFIGS, tiny_overlay, write_subject
+from bundle_runner import BUNDLE, CONFIGS, TRAININGS, base_configs, tiny_overlay, write_subject
 from monai.bundle import ConfigParser, ConfigWorkflow
+
+PAPER = ("methods/masked_bernoulli_2024.json", "data/brats2020.json")
 
 
 def load(*names: str) -> dict:
@@ -24,7 +26,7 @@ def count(module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.json")), ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_is_json_with_unique_keys(path: Path):
     def unique(pairs: list[tuple]) -> dict:
         keys = [key for key, _ in pairs]
@@ -35,9 +37,9 @@ def test_is_json_with_unique_keys(path: Path):
 
 
 def test_the_papers_sizes():
-    assert count(build("denoiser", "inference.json", "brats2020.json")) == 36_034_432
-    assert count(build("autoencoder", "inference.json", "brats2020.json")) == 4_103_716
-    assert count(build("network_def", "inference.json", "brats2020.json")) == 36_034_432 + 4_103_716
+    assert count(build("denoiser", "inference.json", *PAPER)) == 36_034_432
+    assert count(build("autoencoder", "inference.json", *PAPER)) == 4_103_716
+    assert count(build("network_def", "inference.json", *PAPER)) == 36_034_432 + 4_103_716
 
 
 def test_the_default_is_small():
@@ -46,10 +48,12 @@ def test_the_default_is_small():
     assert 2 * count(build("network_def", "inference.json")) < 20e6
 
 
-@pytest.mark.parametrize("overlay", ["brats2020.json", "oct2017.json"])
+@pytest.mark.parametrize("overlay", ["data/brats2020.json", "data/oct2017.json"])
 def test_the_papers_settings(overlay: str):
-    stages = {name: load(f"{name}.json", overlay) for name in ("train_autoencoder", "train_diffusion", "inference")}
-    first, second, inference = stages.values()
+    first, second, inference = (
+        load(*files, "methods/masked_bernoulli_2024.json", overlay)
+        for files in (*TRAININGS.values(), ["inference.json"])
+    )
     assert (first["batch_size"], first["epoch_length"] * first["max_epochs"]) == (6, 12_000)
     assert (second["batch_size"], second["epoch_length"] * second["max_epochs"]) == (32, 200_000)
     assert second["learning_rate"] == 1e-4 and second["lr_scheduler"]["_target_"].endswith("ConstantLR")
@@ -58,29 +62,30 @@ def test_the_papers_settings(overlay: str):
     assert (inference["median_size"], inference["anomaly_threshold"], inference["min_component_size"]) == (5, 0.5, 10)
     assert inference["scheduler"]["_target_"] == "scripts.schedulers.BernoulliScheduler"
     assert (inference["scheduler"]["beta_start"], inference["scheduler"]["beta_end"]) == (1e-4, 0.02)
-    if overlay == "brats2020.json":
+    if overlay == "data/brats2020.json":
         assert inference["slice_range"] == [80, 129] and len(inference["sequences"]) == 4
 
 
-@pytest.mark.parametrize("overlays", [(), ("brats2020.json",), ("oct2017.json",), ("prepared_slices.json",)])
+@pytest.mark.parametrize(
+    "overlays", [(), ("data/brats2020.json",), ("data/oct2017.json",), ("methods/denoising_autoencoder.json",)]
+)
 def test_all_stages_see_the_same_images_and_networks(overlays: tuple[str, ...]):
-    stages = [load(f"{name}.json", *overlays) for name in ("train_autoencoder", "train_diffusion", "inference")]
+    stages = [load(*files, *overlays) for files in (*TRAININGS.values(), ["inference.json"])]
     shared = ["preprocessing", "load", "slice_selector", "datalist", "sequences", "sequence_suffixes", "image_size"]
     for key in [*shared, "slice_range", "min_foreground", "num_train_timesteps", "seed", "bundle_root"]:
         assert stages[0][key] == stages[1][key] == stages[2][key], key
-    for key in ("autoencoder", "denoiser", "scheduler", "noise_level", "probability_threshold"):
-        assert stages[1][key] == stages[2][key], key
-    assert stages[0]["network_def"] == stages[1]["autoencoder"]
+    for key in ("network_def", "autoencoder", "denoiser", "scheduler", "method", "inferer", "noise_level"):
+        assert stages[0][key] == stages[1][key] == stages[2][key], key
 
 
-@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 def test_training_has_the_required_properties(stage: str, tmp_path: Path):
     for number in range(2):
         write_subject(tmp_path / "data", f"S{number}", number)
-    files = [str(CONFIGS / f"{stage}.json"), str(tiny_overlay(tmp_path, stage))]
+    files = [*map(str, base_configs(stage)), str(tiny_overlay(tmp_path, stage))]
     settings = {"bundle_root": str(BUNDLE), "dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "out")}
-    if stage == "train_diffusion":
-        autoencoder = ConfigParser(load(f"{stage}.json") | json.loads(Path(files[1]).read_text()))
+    if stage == "denoiser":
+        autoencoder = ConfigParser(ConfigParser.load_config_files(files))
         torch.save(autoencoder.get_parsed_content("autoencoder").state_dict(), tmp_path / "autoencoder.pt")
         settings["autoencoder_weights"] = str(tmp_path / "autoencoder.pt")
     flow = ConfigWorkflow(files, workflow_type="train", run_id="training", logging_file=False, **settings)
@@ -90,7 +95,7 @@ def test_training_has_the_required_properties(stage: str, tmp_path: Path):
 
 @pytest.mark.parametrize("given", [False, True])
 def test_the_denoiser_starts_from_initial_weights(given: bool, tmp_path: Path):
-    files = [str(CONFIGS / "train_diffusion.json"), str(tiny_overlay(tmp_path, "train_diffusion"))]
+    files = [*map(str, base_configs("denoiser")), str(tiny_overlay(tmp_path, "denoiser"))]
     trained = ConfigParser(ConfigParser.load_config_files(files)).get_parsed_content("denoiser").state_dict()
     # MONAI starts its last layer at zero: were nothing loaded, that would still tell.
     trained = {key: torch.full_like(value, 0.25) for key, value in trained.items()}
@@ -106,16 +111,16 @@ def test_the_denoiser_starts_from_initial_weights(given: bool, tmp_path: Path):
 @pytest.mark.parametrize(
     ("stage", "part", "key", "component"),
     [
-        ("train_autoencoder", "autoencoder", "initial_weights", "network"),
-        ("train_diffusion", "denoiser", "initial_weights", "network"),
-        ("train_diffusion", "autoencoder", "autoencoder_weights", "frozen_autoencoder"),
+        ("autoencoder", "autoencoder", "initial_weights", "network"),
+        ("denoiser", "denoiser", "initial_weights", "network"),
+        ("denoiser", "autoencoder", "autoencoder_weights", "frozen_autoencoder"),
     ],
     ids=["stage 1", "stage 2", "autoencoder of stage 2"],
 )
 def test_training_takes_its_part_of_the_joined_model(stage, part, key, component, tmp_path: Path):
-    files = [str(CONFIGS / f"{stage}.json"), str(tiny_overlay(tmp_path, stage))]
+    files = [*map(str, base_configs(stage)), str(tiny_overlay(tmp_path, stage))]
     parser = ConfigParser(ConfigParser.load_config_files(files))
-    fresh = parser.get_parsed_content("network_def" if component == "network" else "autoencoder").state_dict()
+    fresh = parser.get_parsed_content(part).state_dict()
     state = {name: torch.full_like(value, 0.25) for name, value in fresh.items()}
     joined = {f"{part}.{name}": value for name, value in state.items()} | {"other.weight": torch.ones(3)}
     torch.save(joined, tmp_path / "model.pt")
@@ -125,30 +130,34 @@ def test_training_takes_its_part_of_the_joined_model(stage, part, key, component
     assert all(torch.equal(found[name], value) for name, value in state.items())
 
 
-@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 def test_other_initial_weights_are_another_training(stage: str, tmp_path: Path):
     found = []
     for content in (None, b"a", b"b"):
-        parser = ConfigParser(load(f"{stage}.json") | json.loads(tiny_overlay(tmp_path, stage).read_text()))
+        parser = ConfigParser(load(*TRAININGS[stage]) | json.loads(tiny_overlay(tmp_path, stage).read_text()))
         if content:
             (tmp_path / "model.pt").write_bytes(content)
             parser["initial_weights"] = str(tmp_path / "model.pt")
-        parser["resume_settings"] = {"initial_weights": parser["resume_settings"]["initial_weights"]}
+        parser["resume_settings"] = {
+            "_target_": parser["resume_settings"]["_target_"],
+            "files": {"initial_weights": "@initial_weights"},
+        }
+        assert "initial_weights=@initial_weights" in load(*TRAININGS[stage])["resume_settings"]["files"]
         found.append(parser.get_parsed_content("resume_settings")["initial_weights"])
     assert found[0] is None
     assert len(set(found)) == 3
 
 
-@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 @pytest.mark.parametrize(
     ("amp", "reason"),
-    [(True, "compile_mode: 'default' on a CPU wants amp False"), (False, "dataset_dir")],
+    [(True, "settings: compile_mode: 'default' on a CPU wants amp False"), (False, "dataset_dir")],
     ids=["bfloat16", "float32"],
 )
 def test_compiled_training_in_bfloat16_on_a_cpu_is_refused_before_reading(stage, amp, reason, tmp_path: Path):
     settings = {"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out"), "device": "cpu", "amp": amp}
     flow = ConfigWorkflow(
-        str(CONFIGS / f"{stage}.json"), workflow_type="train", run_id="training", logging_file=False,
+        [*map(str, base_configs(stage))], workflow_type="train", run_id="training", logging_file=False,
         bundle_root=str(BUNDLE), compile_mode="default", **settings,
     )  # fmt: skip
     with pytest.raises(Exception) as caught:
@@ -162,15 +171,14 @@ def test_compiled_training_in_bfloat16_on_a_cpu_is_refused_before_reading(stage,
 
 @pytest.mark.parametrize(("level", "times"), [(None, 1000), (200, 200)])
 def test_training_and_validation_draw_the_same_times(level: int | None, times: int, tmp_path: Path):
-    parser = ConfigParser(
-        load("train_diffusion.json") | json.loads(tiny_overlay(tmp_path, "train_diffusion").read_text())
-    )
+    parser = ConfigParser(load(*TRAININGS["denoiser"]) | json.loads(tiny_overlay(tmp_path, "denoiser").read_text()))
     torch.save(parser.get_parsed_content("autoencoder").state_dict(), tmp_path / "autoencoder.pt")
     parser["autoencoder_weights"], parser["max_noise_level"] = str(tmp_path / "autoencoder.pt"), level
     for key, stratified in (("train#trainer", False), ("validate#evaluator", True)):
         batch = parser.get_parsed_content(f"{key}#prepare_batch")
-        assert (batch.max_noise_level, batch.stratified) == (times, stratified)
-    assert parser.get("resume_settings")["max_noise_level"] == "@max_noise_level"
+        assert (batch.task.max_noise_level, batch.draws.stratified) == (times, stratified)
+    parser["split"] = {"training": []}
+    assert parser.get_parsed_content("resume_settings")["task"]["max_noise_level"] == times
 
 
 def test_metadata_describes_the_network():

@@ -5,31 +5,35 @@ from __future__ import annotations
 import json
 
 import pytest
-from bundle_runner import CONFIGS
+from bundle_runner import CONFIGS, base_configs
 from monai.bundle import ConfigParser
 
 
 def load(*names: str) -> dict:
-    return ConfigParser.load_config_files([str(CONFIGS / f"{name}.json") for name in names])
+    return ConfigParser.load_config_files([str(path) for name in names for path in base_configs(name)])
 
 
-@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 def test_all_that_is_trained_is_kept_in_step(stage: str):
     config = load(stage, "multi_gpu_train")
     saved = next(h for h in config["train"]["handlers"] if h["_target_"].endswith("TrainingCheckpoint"))["objects"]
     named = {v for v in saved.values() if "optimizer" in v or v in ("@network", "@discriminator")}
     assert {*config["trained"]["networks"], *config["trained"]["optimizers"]} == named
     assert config["in_step"]["networks"] == "@trained#networks" and "$@in_step" in config["initialize"]
+    # Either PyTorch's own wrapper around the one network, or our averaging for all of them.
+    assert config["average_gradients"] == (stage == "autoencoder")
+    assert config["parallel"] == {"_target_": "scripts.distributed.data_parallel", "network": "@network"}
+    assert (config["train"]["trainer"].get("network") == "@parallel") == (stage == "denoiser")
 
 
-@pytest.mark.parametrize("stage", ["train_autoencoder", "train_diffusion"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 def test_training_differs_from_the_base_only_where_it_must(stage: str):
     base, config = load(stage), load(stage, "multi_gpu_train")
     for side in ("train", "validate"):
         kept = {k: v for k, v in config[side]["dataloader"].items() if k not in ("_target_", "group")}
         assert kept == {k: v for k, v in base[side]["dataloader"].items() if k != "_target_"}
     changed = {key for key in base if config[key] != base[key]}
-    assert changed == {"device", "progress", "failures", "split", "train", "validate", "initialize"}
+    assert changed == {"device", "progress", "failures", "split", "train", "validate", "initialize", "parallel"}
     # Weights are drawn when networks are built; one process builds them in the trainer's order.
     added = config["initialize"][len(base["initialize"]) :]
     assert config["initialize"][: len(base["initialize"])] == base["initialize"]

@@ -214,7 +214,7 @@ class TestImages:
 
     def test_the_configured_pattern_is_the_default(self, tmp_path):
         touch(tmp_path, "DRUSEN-95633-1.jpeg")
-        pattern = json.loads((CONFIGS / "oct2017.json").read_text())["patient_pattern"]
+        pattern = json.loads((CONFIGS / "data/oct2017.json").read_text())["patient_pattern"]
         assert find_images(str(tmp_path), patient_pattern=pattern) == find_images(str(tmp_path))
 
     def test_own_folders_and_names(self, tmp_path):

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runner import AFFINE, BUNDLE, CONFIGS, run_bundle, tiny_overlay, write_subject
+from bundle_runner import AFFINE, BUNDLE, CONFIGS, base_configs, run_bundle, tiny_overlay, write_subject
 from monai.bundle import ConfigWorkflow
 
 from scripts.export_model import export_model
@@ -48,7 +48,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def workflow(stage: str, folder: Path, run_id: str, **overrides) -> ConfigWorkflow:
-    files = [str(CONFIGS / f"{stage}.json"), str(tiny_overlay(folder, stage))]
+    files = [*map(str, base_configs(stage)), str(tiny_overlay(folder, stage))]
     overrides = {"bundle_root": str(BUNDLE), "output_dir": str(folder / "out"), **overrides}
     # Without the bundle's logging.conf, which would take the handlers of pytest's caplog away.
     return ConfigWorkflow(files, workflow_type="infer", run_id=run_id, logging_file=False, **overrides)
@@ -167,7 +167,7 @@ def test_label_of_another_shape_stops_only_its_subject_in_training(tmp_path, dat
 
 
 def train(tmp_path: Path, data: Path, **overrides) -> ConfigWorkflow:
-    flow = workflow("train_autoencoder", tmp_path, "training", dataset_dir=str(data), **overrides)
+    flow = workflow("autoencoder", tmp_path, "training", dataset_dir=str(data), **overrides)
     flow.initialize()
     return flow
 

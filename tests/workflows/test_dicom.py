@@ -28,14 +28,14 @@ def test_dicom_gives_what_nifti_gives_and_bad_subjects_are_named(tmp_path: Path)
     (tmp_path / "fewer" / "03_t1ce").rename(studies / "C_other" / "03_t1ce")
 
     common = {"weights": tmp_path / "model.pt", **SETTINGS}
-    files = [CONFIGS / "inference.json", CONFIGS / "dicom.json", tiny_overlay(tmp_path, "inference")]
+    files = [CONFIGS / "inference.json", CONFIGS / "data/dicom.json", tiny_overlay(tmp_path, "inference")]
     own = {"dataset_dir": studies, "output_dir": tmp_path / "of_dicom", "series_patterns#t1": "['^mprage$']"}
     result = run_bundle("inference", files, **own, **common)
     printed = result.stdout + result.stderr
     assert result.returncode == 1 and "2 subject(s) failed" in printed, printed[-4000:]
     assert "A_missing: no series for sequence 'flair'" in printed
     assert "C_other: series 'T1 post' has another geometry than 'MPRAGE': size 56 x 48 x 5" in printed
-    files.remove(CONFIGS / "dicom.json")
+    files.remove(CONFIGS / "data/dicom.json")
     run_bundle("inference", files, dataset_dir=nifti, output_dir=tmp_path / "of_nifti", **common)
 
     assert sorted(p.name for p in (tmp_path / "of_dicom").glob("*/")) == ["B_good", "D_good"]

@@ -143,7 +143,7 @@ def test_results_are_judged_again_without_inference(work, calibrated, evaluated)
     shared = {"calibration_file": calibrated, "anomaly_threshold": 0.5}
     unmasked, residual = work["folder"] / "unmasked", work["folder"] / "residual"
     # A file named later wins, and the tiny overlay sets the noise level and P itself.
-    for name, folder in (("unmasked", unmasked), ("autoencoder_residual", residual)):
+    for name, folder in (("methods/unmasked", unmasked), ("methods/autoencoder_residual", residual)):
         files = [CONFIG, work["overlay"], f"configs/{name}.json"]
         given = {"dataset_dir": work["data"], "weights": work["model"], "output_dir": folder, **shared}
         check_run(run_bundle("inference", files, **given))
@@ -220,8 +220,8 @@ def test_maps_of_another_method_alone(work, evaluated, tmp_path):
 def test_prepared_slices_end_to_end(tmp_path):
     data = tmp_path / "data"
     write_prepared(data, 4, 3, label=True)
-    overlay, model = make_model(tmp_path, ["prepared_slices.json"], anomaly_threshold=0.1)
-    files = [CONFIG, "configs/evaluation.json", "configs/prepared_slices.json", overlay]
+    overlay, model = make_model(tmp_path, ["data/prepared_slices.json"], anomaly_threshold=0.1)
+    files = [CONFIG, "configs/evaluation.json", "configs/data/prepared_slices.json", overlay]
     given = {"dataset_dir": data, "weights": model, "output_dir": tmp_path / "out", **FEW}
     check_run(run_bundle("evaluation", files, **given))
     summary = summary_of(tmp_path / "out" / "evaluation")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_runner import CONFIGS, check_run, run_bundle, tiny_overlay, write_subject
+from bundle_runner import CONFIGS, base_configs, check_run, run_bundle, tiny_overlay, write_subject
 from failing_process import MESSAGE
 from torchrun import torchrun
 
@@ -20,9 +20,9 @@ MULTI_GPU = CONFIGS / "multi_gpu_train.json"
 STEPS = {"batch_size": 4, "learning_rate": 1e-3}
 STAGES = {
     # The discriminator has batch normalisation; it learns from the first step.
-    "train_autoencoder": {**STEPS, "optimizer#eps": 1e-3, "adversarial_start_epoch": 1},
+    "autoencoder": {**STEPS, "optimizer#eps": 1e-3, "adversarial_start_epoch": 1},
     # Encoded beforehand, so that the encoding is shared out too.
-    "train_diffusion": {**STEPS, "optimizer#eps": 1e-5, "code_variants": 2},
+    "denoiser": {**STEPS, "optimizer#eps": 1e-5, "code_variants": 2},
 }
 STEP = 1e-3
 """What Adam moves a weight by in each of the six steps, about."""
@@ -40,8 +40,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(stage: str, work: Path, output: Path, *overlays: Path) -> dict:
     """Arguments of both command lines."""
     overlay = tiny_overlay(work, stage, **STAGES[stage])
-    weights = {"autoencoder_weights": work / "train_autoencoder" / "best.pt"} if stage == "train_diffusion" else {}
-    configs = [CONFIGS / f"{stage}.json", overlay, *overlays]
+    weights = {"autoencoder_weights": work / "autoencoder" / "best.pt"} if stage == "denoiser" else {}
+    configs = [*base_configs(stage), overlay, *overlays]
     return {"run_id": "training", "configs": configs, "dataset_dir": work / "data", "output_dir": output, **weights}
 
 
@@ -62,7 +62,7 @@ def broken(work: Path) -> dict:
     folder = work / "broken"
     return {
         "folder": folder,
-        "result": torchrun(**settings("train_autoencoder", work, folder, MULTI_GPU, failing)),
+        "result": torchrun(**settings("autoencoder", work, folder, MULTI_GPU, failing)),
     }
 
 
@@ -98,7 +98,7 @@ def assert_same_training(ours: Path, theirs: Path) -> None:
 
 def test_training_moved(alone):
     # Guards the comparisons: weights that stay where they began would pass them.
-    last = torch.load(alone["train_autoencoder"] / "last.pt", weights_only=True)["objects"]
+    last = torch.load(alone["autoencoder"] / "last.pt", weights_only=True)["objects"]
     network, average = tensors(last["network"]), tensors(last["ema"])
     moved = torch.cat([(network[key] - average[key]).abs().flatten() for key in network])
     # The average follows slowly, so it is where the network began.
@@ -119,13 +119,13 @@ def test_stage_1_resumed_after_the_failure_equals_one_process(processes, broken,
     shutil.copytree(broken["folder"], tmp_path / "out")
     start = run_bundle if processes == 1 else torchrun
     overlays = [] if processes == 1 else [MULTI_GPU]
-    printed = check_run(start(**settings("train_autoencoder", work, tmp_path / "out", *overlays)))
+    printed = check_run(start(**settings("autoencoder", work, tmp_path / "out", *overlays)))
     assert "resumed after epoch 1" in printed
-    assert_same_training(tmp_path / "out", alone["train_autoencoder"])
+    assert_same_training(tmp_path / "out", alone["autoencoder"])
 
 
 def test_stage_2_equals_one_process(alone, work, tmp_path):
-    printed = check_run(torchrun(**settings("train_diffusion", work, tmp_path / "out", MULTI_GPU)))
-    assert_same_training(tmp_path / "out", alone["train_diffusion"])
+    printed = check_run(torchrun(**settings("denoiser", work, tmp_path / "out", MULTI_GPU)))
+    assert_same_training(tmp_path / "out", alone["denoiser"])
     # All processes tell what they validate, one tells the losses.
     assert printed.count("scripts.handlers.history - INFO - epoch 2") == 1

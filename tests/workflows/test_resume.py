@@ -13,8 +13,8 @@ import pytest
 import torch
 from bundle_runner import (
     BUNDLE,
-    CONFIGS,
     ROOT,
+    base_configs,
     bundle_command,
     check_run,
     environment,
@@ -24,7 +24,7 @@ from bundle_runner import (
 )
 from warm_process import run_module
 
-STAGES = ("train_autoencoder", "train_diffusion")
+STAGES = ("autoencoder", "denoiser")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     work = tmp_path_factory.mktemp("undisturbed")
     folders = {stage: work / stage for stage in STAGES}
     for stage, folder in folders.items():
-        check_run(run_bundle("training", fork=False, **arguments(stage, data, folder, folders["train_autoencoder"])))
+        check_run(run_bundle("training", fork=False, **arguments(stage, data, folder, folders["autoencoder"])))
     return folders
 
 
@@ -49,8 +49,8 @@ def arguments(stage: str, data: Path, output: Path, autoencoder: Path) -> dict:
     """Arguments of :func:`run_bundle`; three epochs of three iterations."""
     output.mkdir(parents=True, exist_ok=True)
     overlay = tiny_overlay(output, stage, max_epochs=3, adversarial_start_epoch=2)
-    weights = {"autoencoder_weights": str(autoencoder / "best.pt")} if stage == "train_diffusion" else {}
-    configs = [str(CONFIGS / f"{stage}.json"), str(overlay)]
+    weights = {"autoencoder_weights": str(autoencoder / "best.pt")} if stage == "denoiser" else {}
+    configs = [*map(str, base_configs(stage)), str(overlay)]
     return {"configs": configs, "dataset_dir": str(data), "output_dir": str(output), **weights}
 
 
@@ -83,7 +83,7 @@ def assert_same(first, second) -> None:
 @pytest.mark.parametrize("moment", ["inside_epoch", "inside_checkpoint"])
 def test_killed_and_resumed_equals_undisturbed(stage, moment, data, undisturbed, tmp_path):
     output = tmp_path / "out"
-    settings = arguments(stage, data, output, undisturbed["train_autoencoder"])
+    settings = arguments(stage, data, output, undisturbed["autoencoder"])
     kill(moment, settings)
     # What is there can be loaded, and is the epoch before.
     assert torch.load(output / "last.pt", weights_only=True)["epoch"] == 1
@@ -98,12 +98,12 @@ def test_killed_and_resumed_equals_undisturbed(stage, moment, data, undisturbed,
 
 def test_epochs_differ(undisturbed):
     # Guards the comparison above: training that never moved would pass it.
-    rows = list(csv.DictReader((undisturbed["train_autoencoder"] / "history.csv").open()))
+    rows = list(csv.DictReader((undisturbed["autoencoder"] / "history.csv").open()))
     assert len({row["loss"] for row in rows}) == 3
 
 
 def test_sigterm_leaves_a_loadable_checkpoint(data, tmp_path):
-    settings = arguments("train_autoencoder", data, tmp_path / "out", tmp_path)
+    settings = arguments("autoencoder", data, tmp_path / "out", tmp_path)
     command = bundle_command("training", **{**settings, "max_epochs": 500})
     process = subprocess.Popen(
         command, cwd=BUNDLE, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bundle_runner import BUNDLE, CONFIGS, check_run, environment, run_bundle, tiny_overlay, write_subject
+from bundle_runner import BUNDLE, CONFIGS, base_configs, check_run, environment, run_bundle, tiny_overlay, write_subject
 from ignite.engine import Engine, Events
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -101,10 +101,10 @@ def work(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(SUBJECTS):
         write_subject(folder / "data", name, number)
     shared = {"dataset_dir": folder / "data", "tracking": "mlflow", "tracking_uri": server.uri}
-    for stage, name in (("train_autoencoder", "autoencoder"), ("train_diffusion", "diffusion")):
-        files = [f"configs/{stage}.json", tiny_overlay(folder, stage)]
-        extra = {"autoencoder_weights": folder / "autoencoder" / "best.pt"} if name == "diffusion" else {}
-        check_run(run_bundle("training", files, output_dir=folder / name, **shared, **extra))
+    for stage in ("autoencoder", "denoiser"):
+        files = [*base_configs(stage), tiny_overlay(folder, stage)]
+        extra = {"autoencoder_weights": folder / "autoencoder" / "best.pt"} if stage == "denoiser" else {}
+        check_run(run_bundle("training", files, output_dir=folder / stage, **shared, **extra))
     overlay = tiny_overlay(folder, "inference", median_size=3, panels=1, bootstrap_resamples=20, anomaly_threshold=0.2)
     export_model(folder / "model.pt", [CONFIGS / "inference.json", overlay])
     files = ["configs/inference.json", "configs/evaluation.json", overlay]
@@ -114,7 +114,7 @@ def work(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "workflow"), [("training", "autoencoder"), ("training", "diffusion"), ("evaluation",) * 2]
+    ("experiment", "workflow"), [("training", "autoencoder"), ("training", "denoiser"), ("evaluation",) * 2]
 )
 def test_one_run_a_workflow_says_what_ran(server, work, experiment, workflow):
     run = server.run(experiment, workflow)
@@ -126,7 +126,7 @@ def test_one_run_a_workflow_says_what_ran(server, work, experiment, workflow):
     assert server.files(run)["README.md"].read_bytes() == (BUNDLE / "docs" / "README.md").read_bytes()
 
 
-@pytest.mark.parametrize(("stage", "metric"), [("autoencoder", "psnr"), ("diffusion", "bce")])
+@pytest.mark.parametrize(("stage", "metric"), [("autoencoder", "psnr"), ("denoiser", "bce")])
 def test_a_training_sends_parameters_curves_and_pictures(server, work, stage, metric):
     run = server.run("training", stage)
     assert run.data.params.items() >= {"learning_rate": "0.0001", "batch_size": "2", "slice_range": "none"}.items()
@@ -212,11 +212,11 @@ def test_a_training_that_fails_is_marked_and_its_error_goes_on(server, tmp_path)
     assert server.run("handlers", "failing").info.status == "FAILED"
 
 
-@pytest.mark.parametrize("config", ["train_autoencoder", "train_diffusion", "evaluation"])
+@pytest.mark.parametrize("config", ["autoencoder", "denoiser", "evaluation"])
 @pytest.mark.parametrize("stored", [True, False])
 def test_tracked_only_where_it_was_asked_for(server, config, stored, tmp_path):
-    files = [str(CONFIGS / name) for name in (["inference.json"] if config == "evaluation" else [])]
-    files.append(str(CONFIGS / f"{config}.json"))
+    files = [str(CONFIGS / "inference.json"), str(CONFIGS / f"{config}.json")]
+    files = files if config == "evaluation" else [*map(str, base_configs(config))]
     settings = {"save_execute_config": stored, "output_dir": str(tmp_path), "bundle_root": str(BUNDLE)}
     settings["tracking_uri"] = server.uri
     for tracking, expected in ((None, True), ("mlflow", False)):
