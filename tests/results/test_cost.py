@@ -20,20 +20,22 @@ def test_parameters_are_counted_once():
     shared = nn.Linear(3, 4)
     network = nn.Sequential(shared, nn.Linear(4, 3, bias=False), shared, nn.BatchNorm1d(4))
     network[1].requires_grad_(False)
-    assert describe_cost(network, CPU, 1, 1)["parameters"] == 3 * 4 + 4 + 4 * 3 + 2 * 4
+    assert describe_cost(network, CPU, 1, 1, 1)["parameters"] == 3 * 4 + 4 + 4 * 3 + 2 * 4
 
 
 def test_both_networks_are_counted():
     network = tiny_network()
-    counts = [describe_cost(part, CPU, 1, 1)["parameters"] for part in (network, network.autoencoder, network.denoiser)]
+    counts = [
+        describe_cost(part, CPU, 1, 1, 1)["parameters"] for part in (network, network.autoencoder, network.denoiser)
+    ]
     assert counts[0] == counts[1] + counts[2]
     assert min(counts) > 1000
 
 
 def test_is_json():
-    cost = describe_cost(nn.Linear(1, 1), CPU, 1.23456, 7)
+    cost = describe_cost(nn.Linear(1, 1), CPU, 1.23456, 7, 20)
     assert json.loads(json.dumps(cost)) == cost
-    assert (cost["seconds"], cost["slices"], cost["device"]) == (1.235, 7, "cpu")
+    assert (cost["seconds"], cost["slices"], cost["passes"], cost["device"]) == (1.235, 7, 20, "cpu")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux to compare with")
@@ -53,7 +55,7 @@ def test_memory_counts_bytes_on_every_system(monkeypatch):
 def test_memory_of_a_gpu_is_its_own(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 12345)
-    cost = describe_cost(nn.Linear(1, 1), torch.device("cuda", 1), 1, 1)
+    cost = describe_cost(nn.Linear(1, 1), torch.device("cuda", 1), 1, 1, 1)
     assert cost["peak_memory_bytes"] == 12345
     assert cost["device"] == "cuda:1"
     assert asked == [torch.device("cuda", 1)]

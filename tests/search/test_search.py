@@ -252,7 +252,7 @@ def test_a_subject_that_fails_is_left_out_for_all_settings(tmp_path, start, no_s
 def test_single_slices_are_searched_too(tmp_path, start, no_seconds, encodings):
     """Prepared slices: pictures without an axis of slices, labels inside the image files."""
     write_prepared(tmp_path / "data", 4, 3, label=True)
-    start(tmp_path, "prepared_slices", dataset_dir=str(tmp_path / "data"), search_subjects=None).run()
+    start(tmp_path, "data/prepared_slices", dataset_dir=str(tmp_path / "data"), search_subjects=None).run()
     rows = no_seconds(tmp_path / "search" / "search.csv")
     assert len(encodings) == 4 and len(rows) == 4
     assert all((row["slices"], row["diseased_slices"]) == ("4", "2") for row in rows)

@@ -56,7 +56,7 @@ class TestPreparedSlices:
         whole = configured("preprocessing", image_size=size, sequences=["t1"])(
             {"subject": "S", "image": [save_volume(tmp_path / "v.nii.gz", stored, affine)]}
         )["image"]
-        one = configured("preprocessing", "prepared_slices", image_size=size, sequences=["t1"])(
+        one = configured("preprocessing", "data/prepared_slices", image_size=size, sequences=["t1"])(
             {"subject": "S", "image": save_volume(tmp_path / "p.nii.gz", prepared, np.eye(4))}
         )["image"]
         assert np.allclose(one.numpy(), whole[..., slice_index].numpy(), atol=1e-6)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from scipy import ndimage
 from volume_files import LPS_AFFINE, laid_out, oblique
 
-from scripts.transforms import RestrictForegroundd, SegmentAnomalyd, SmoothSlicesd
+from scripts.transforms import DropSmalld, RestrictForegroundd, SmoothSlicesd, ThresholdMapd
 from scripts.transforms.segmentation import by_slices, drop_small, eroded_foreground, slice_dimension
 
 PLANES = (15, 13, 7)
@@ -50,7 +51,11 @@ def restrict(anomaly_map: torch.Tensor, image: torch.Tensor, erosion: float = 0.
 
 
 def segment(anomaly_map: torch.Tensor, threshold: float = 0.5, min_size: int = 0, min_voxels: int = 0) -> torch.Tensor:
-    return SegmentAnomalyd("pred", threshold, min_size, min_voxels)({"pred": anomaly_map})["pred"]
+    return segmenting(threshold, min_size, min_voxels)({"pred": anomaly_map})["pred"]
+
+
+def segmenting(threshold: float = 0.5, min_size: int = 0, min_voxels: int = 0) -> Compose:
+    return Compose([ThresholdMapd("pred", threshold), DropSmalld("pred", min_size, min_voxels)])
 
 
 def in_slices(function, *arrays: np.ndarray) -> np.ndarray:
@@ -163,7 +168,7 @@ class TestForeground:
         assert result["image"] is image
 
     def test_errors(self):
-        with pytest.raises(ValueError, match=r"erosion must be at least 0, got -0\.5"):
+        with pytest.raises(ValueError, match=r"foreground_erosion must be a number in \[0, inf\], got -0\.5"):
             RestrictForegroundd("pred", erosion=-0.5)
         with pytest.raises(KeyError, match="brain"):
             RestrictForegroundd("pred", "brain")({"pred": random_map(1, 4, 4)})
@@ -234,6 +239,27 @@ class TestSegmentation:
         assert not segment(plane, 0.25).any()
         assert segment(plane, 0.2499).all()
 
+    def test_small_components_alone_are_dropped_of_what_was_cut_elsewhere(self):
+        """The two steps are one another's: cutting first, then dropping, whoever cuts."""
+        volume = blobs(1, 20, 18, 8)
+        cut = ThresholdMapd("pred", 0.9)({"pred": volume})["pred"]
+        assert np.array_equal(cut[0].numpy(), volume[0].numpy() > 0.9)
+        dropped = DropSmalld("pred", 4, 12)({"pred": cut})["pred"]
+        assert torch.equal(dropped, segment(volume, 0.9, 4, 12)) and not torch.equal(dropped, cut)
+
+    @pytest.mark.parametrize(
+        ("sizes", "messages"),
+        [
+            ((-1, 0), [r"min_component_size must be a whole number in [0, inf], got -1"]),
+            ((0, 2.5), [r"min_component_voxels must be a whole number in [0, inf], got 2.5"]),
+            (("3", None), ["min_component_size must be", "got '3'", "min_component_voxels must be", "got None"]),
+        ],
+    )
+    def test_wrong_sizes_are_named_together(self, sizes, messages):
+        with pytest.raises(ValueError, match="post-processing: ") as caught:
+            DropSmalld("pred", *sizes)
+        assert all(message in str(caught.value) for message in messages)
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
     def test_the_binary_map_stays_as_it_was(self, dtype):
         binary = torch.zeros(1, 6, 6, 2, dtype=dtype)
@@ -246,7 +272,7 @@ class TestSegmentation:
 TRANSFORMS = {
     "smooth": SmoothSlicesd("pred", 3),
     "restrict": RestrictForegroundd("pred", erosion=1),
-    "segment": SegmentAnomalyd("pred", 0.8, 4, 9),
+    "segment": segmenting(0.8, 4, 9),
 }
 
 
@@ -335,12 +361,12 @@ class TestAnyOrientation:
 
     def test_missing_key(self, name):
         transform = TRANSFORMS[name]
-        image = body(*PLANES)
-        with pytest.raises(KeyError, match="pred"):
-            transform({"image": image})
-        kind, arguments = type(transform), {"threshold": 0.5} if name == "segment" else {}
-        data = {"image": image}
-        assert kind("pred", **arguments, allow_missing_keys=True)(data) == data
+        data = {"image": body(*PLANES)}
+        for step in transform.transforms if isinstance(transform, Compose) else [transform]:
+            with pytest.raises(KeyError, match="pred"):
+                step(data)
+            arguments = {"threshold": 0.5} if isinstance(step, ThresholdMapd) else {}
+            assert type(step)("pred", **arguments, allow_missing_keys=True)(data) == data
 
 
 class TestSlices:

@@ -12,7 +12,7 @@ from volume_files import LPS_AFFINE, SHAPE, configured, head, laid_out, oblique,
 from scripts.results import ResultFolder
 from scripts.writers import ImageWriter, PreparedSliceWriter, VolumeWriter
 
-READERS = {None: VolumeWriter, "oct2017": ImageWriter, "prepared_slices": PreparedSliceWriter}
+READERS = {None: VolumeWriter, "data/oct2017": ImageWriter, "data/prepared_slices": PreparedSliceWriter}
 """By the overlay that configures them."""
 
 

@@ -255,14 +255,14 @@ class TestPreparedSlices:
     def test_laid_out_as_the_input(self, tmp_path, array):
         """Through the configured preprocessing, a batch and back: the identity must give the input's own file."""
         settings = {"image_size": 16, "sequences": ["a", "b"], "threshold": 0.5, "median_size": 1}
-        preprocessing = configured("preprocessing", "prepared_slices", **settings)
+        preprocessing = configured("preprocessing", "data/prepared_slices", **settings)
         batch = list_data_collate([preprocessing({"subject": "x", "image": str(tmp_path / "x.nii.gz")})] * 2)
         batch |= {"reconstruction": batch["image"], "pred": batch["image"][:, :1]}
         batch["mask_density"] = batch["image"][:, 1:]
         for key in ("pred", "mask_density"):
             batch[key].applied_operations = batch["image"].applied_operations
         settings |= {"preprocessing": preprocessing, "min_component_size": 0}
-        output = configured("postprocessing", "prepared_slices", **settings)(decollate_batch(batch)[1])
+        output = configured("postprocessing", "data/prepared_slices", **settings)(decollate_batch(batch)[1])
         writing = writer(PreparedSliceWriter, tmp_path)
         writing.write("x", {**output, "mask_share": torch.tensor([0.125])})
         wanted = {"anomaly": array[:1], "reconstruction": array, "mask_density": array[1:]}
@@ -332,14 +332,14 @@ class TestPictures:
         """Any size goes to the network's and comes back to its own."""
         Image.fromarray((random(40, 52) * 255).astype(np.uint8)).save(tmp_path / "x.png")
         settings = {"image_size": 32, "threshold": 0.5, "median_size": 1, "min_component_size": 0}
-        preprocessing = configured("preprocessing", "oct2017", **settings)
+        preprocessing = configured("preprocessing", "data/oct2017", **settings)
         batch = list_data_collate([preprocessing({"subject": "x", "image": str(tmp_path / "x.png"), "healthy": True})])
         assert batch["image"].shape == batch["label"].shape == (1, 1, 32, 32)
         halves = torch.zeros(1, 1, 32, 32)
         halves[:, :, 16:] = 1
         pred = MetaTensor(halves, meta=batch["image"].meta, applied_operations=batch["image"].applied_operations)
         outputs = decollate_batch({"image": batch["image"], "pred": pred, "reconstruction": batch["image"]})[0]
-        output = configured("postprocessing", "oct2017", **settings, preprocessing=preprocessing)(outputs)
+        output = configured("postprocessing", "data/oct2017", **settings, preprocessing=preprocessing)(outputs)
         writing = writer(ImageWriter, tmp_path)
         writing.write("x", {**output, "mask_share": torch.tensor([0.5])})
         segmentation = writing.read_planes("x", "segmentation")[0, ..., 0]
