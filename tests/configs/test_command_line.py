@@ -94,7 +94,8 @@ def test_calibration_and_inference_from_the_bundle_root(base_run, tmp_path):
     check_run(run_bundle("calibration", files, output_dir=tmp_path / "calibrating", **shared))
     content = json.loads(calibration.read_text())
     assert content["realised_rate"] == pytest.approx(0.01, abs=0.002)
-    assert content["noise_level"] == 6 and content["sequences"] == ["t1", "flair", "t1ce"]
+    calibrated = content["settings"]
+    assert calibrated["method"]["noise_level"] == 6 and calibrated["sequences"] == ["t1", "flair", "t1ce"]
 
     files = ["configs/inference.json", overlay]
     output = tmp_path / "out"
@@ -123,7 +124,7 @@ def test_calibration_and_inference_from_the_bundle_root(base_run, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*")} == before
     # A threshold of other settings is refused as well.
     mismatch = run_bundle("inference", files, output_dir=tmp_path / "new", seed=0, noise_level=5, **shared)
-    assert "noise_level is 6 there, 5 here" in mismatch.stdout + mismatch.stderr and mismatch.returncode != 0
+    assert "method.noise_level is 6 there, 5 here" in mismatch.stdout + mismatch.stderr and mismatch.returncode != 0
 
 
 def test_brats2020_overlay(tmp_path):

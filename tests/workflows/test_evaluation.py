@@ -85,7 +85,8 @@ def test_calibration_is_read_by_inference(work, calibrated, evaluated):
     assert 0 < content["realised_rate"] <= 0.05 and content["subjects"] == 3
     settings = json.loads((work["out"] / "settings.json").read_text())
     assert settings["anomaly_threshold"] == threshold > 0
-    assert content["weights"] == settings["weights"] and content["score"] == settings["score"]
+    assert {key: settings[key] for key in content["settings"]} == content["settings"]
+    assert {"weights", "score", "method", "map_postprocessing"} <= content["settings"].keys()
     # The segmentations that inference stored are those that evaluation judges under this threshold.
     summary = summary_of(work["out"] / "evaluation")
     assert summary["thresholds"]["masked"]["deployed"] == threshold
@@ -147,7 +148,7 @@ def test_results_are_judged_again_without_inference(work, calibrated, evaluated)
         files = [CONFIG, work["overlay"], f"configs/{name}.json"]
         given = {"dataset_dir": work["data"], "weights": work["model"], "output_dir": folder, **shared}
         check_run(run_bundle("inference", files, **given))
-    assert json.loads((residual / "settings.json").read_text())["noise_level"] == 1
+    assert json.loads((residual / "settings.json").read_text())["method"]["noise_level"] == 1
     rows = {name: read_rows(folder / "scores.csv") for name, folder in (("unmasked", unmasked), ("residual", residual))}
     # P = 0 masks whatever is not certain, P = 1 nothing.
     assert all(float(row["mask_share"]) > 0.9 for row in rows["unmasked"])

@@ -65,7 +65,7 @@ def test_workflow_equals_the_inferer(tmp_path, model):
     inputs = batch["image"]
     outputs = parser.get_parsed_content("inferer")(inputs, network)
     assert outputs.shape == (1, 1, *inputs.shape[2:])
-    density = MetaTensor(parser.get_parsed_content("inferer").run_volumes(inputs, network)[0]["mask_density"])
+    density = MetaTensor(parser.get_parsed_content("inferer").run_volumes(inputs, network)[0].evidence["mask_density"])
     density.copy_meta_from(inputs[0])
     processed = parser.get_parsed_content("postprocessing")(
         {"image": inputs[0], "pred": outputs[0], "mask_density": density}

@@ -4,6 +4,7 @@ from .attached import AttachedHandler
 from .epoch_seed import EpochSeed
 from .gradient_clipping import GradientClipping
 from .history import HistoryHandler
+from .no_average import NoAverage
 from .pictures import PictureHandler
 from .restoration import RestorationHandler
 from .training_checkpoint import TrainingCheckpoint
@@ -14,6 +15,7 @@ __all__ = [
     "EpochSeed",
     "GradientClipping",
     "HistoryHandler",
+    "NoAverage",
     "PictureHandler",
     "RestorationHandler",
     "TrainingCheckpoint",
