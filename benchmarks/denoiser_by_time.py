@@ -19,7 +19,7 @@ from models import read_configs
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from scripts.data.slices import HealthySliceDataset
+from scripts.data.slices import SliceDataset
 from scripts.networks.weights import load_weights
 from scripts.noise import SliceGenerator
 
@@ -68,7 +68,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = read_configs("inference", device="cpu", dataset_dir=arguments.dataset_dir)
     parts = [config.get_parsed_content(key) for key in ("datalist", "preprocessing", "slice_selector")]
-    slices = HealthySliceDataset(*parts).slices[:: arguments.every].float()
+    slices = SliceDataset(*parts).slices[:: arguments.every].float()
     amp, scheduler = config.get_parsed_content("amp"), config.get_parsed_content("scheduler")
     results = {
         w: judge(slices, w, arguments.times, arguments.batch, amp, read_configs("inference", device="cpu"))

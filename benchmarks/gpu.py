@@ -38,7 +38,7 @@ def parts(small: bool) -> dict[str, list[str]]:
             "inference": ["inference_speed.py", "--slices", *tiny, "--batches", "1", "2"],
             "training": ["training_speed.py", "--iterations", "1", "--batch", "2", "--crop_size", "64"],
         }
-    stage_2 = ["training_speed.py", *TRAINING, "diffusion", "--batch", "32"]
+    stage_2 = ["training_speed.py", *TRAINING, "denoiser", "--batch", "32"]
     compiled = ["--compile_modes", "reduce-overhead"]
     return {
         "inference": ["inference_speed.py", *INFERENCE, "49", "--batches", "1", "49"],
@@ -73,7 +73,7 @@ def judge(results: dict[str, dict]) -> dict[str, float | None]:
     rows = [row for result in results.values() for row in result.get("rows", [])]
     volumes = [r["seconds"] for r in rows if r.get("batch") == 49 and "seconds" in r]
     single = [r["peak_memory_gb"] for r in rows if r.get("batch") == 1 and r.get("precision")]
-    rates = [r["iterations_a_second"] for r in rows if r.get("stage") == "diffusion" and trains(r)]
+    rates = [r["iterations_a_second"] for r in rows if r.get("stage") == "denoiser" and trains(r)]
     return {
         "volume_seconds": min(volumes, default=None),
         "batch_1_gb": min(single, default=None),

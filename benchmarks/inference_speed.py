@@ -20,11 +20,10 @@ from pathlib import Path
 
 import torch
 from machine import ceilings, peak_memory, reset_peak_memory, synchronise
-from models import FORMATS, build_network, make_slices
+from models import FORMATS, build_network, make_slices, masked_inferer
 from plain_loop import plain_inference
 
-from scripts.inferers import MaskedBernoulliInferer
-from scripts.schedulers import BernoulliScheduler
+from scripts.inferers import VolumeResult
 from scripts.scores import squared_residual
 
 logger = logging.getLogger("inference_speed")
@@ -45,24 +44,15 @@ class Fast:
     """The bundle's inferer, and the codes that it decoded."""
 
     def __init__(self, network: torch.nn.Module, batch: int, amp: bool, mode: str, arguments: argparse.Namespace):
-        scheduler = BernoulliScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02)
         self.network, self.codes, self.decode = network, [], network.autoencoder.decode
-        self.inferer = MaskedBernoulliInferer(
-            scheduler,
-            arguments.noise_level,
-            arguments.probability_threshold,
-            arguments.steps,
-            sw_batch_size=batch,
-            amp=amp,
-            compile_mode=None if mode == "none" else mode,
-        )
+        level, threshold, steps = arguments.noise_level, arguments.probability_threshold, arguments.steps
+        self.inferer = masked_inferer(level, threshold, steps, batch, amp, None if mode == "none" else mode)
 
-    def __call__(self, images: torch.Tensor) -> object:
-        """All slices, once."""
+    def __call__(self, images: torch.Tensor) -> VolumeResult:
+        """All slices, once, as a volume."""
         self.codes.clear()
         self.network.autoencoder.decode = lambda code: (self.codes.append(code), self.decode(code))[1]
-        indices = torch.arange(len(images), device=images.device)
-        output = self.inferer.run_slices(images, indices, self.network)
+        output = self.inferer.run_volume(images.movedim(0, -1), self.network)
         del self.network.autoencoder.decode
         return output
 
@@ -86,18 +76,19 @@ def parts(network: torch.nn.Module, images: torch.Tensor, batch: int, amp: bool,
         }
 
 
-def agreement(slow: list, output: object, codes: list[torch.Tensor], images: torch.Tensor) -> dict:
+def agreement(slow: list, output: VolumeResult, codes: list[torch.Tensor], images: torch.Tensor) -> dict:
     """How the plain loop's codes, reconstructions and maps differ from the bundle's for the same slices and noise."""
     count = len(slow)
     code, reconstruction = torch.stack([s[0] for s in slow]), torch.stack([s[1] for s in slow])
-    ours = output.reconstruction[:count]
+    ours = output.reconstruction.movedim(-1, 0)[:count]
+    shares = output.slice_scores["mask_share"]
     maps = [squared_residual(images[:count], r) for r in (reconstruction, ours)]
     return {
         "code_bits_differing": float((torch.cat(codes)[:count] != code).float().mean()),
         "largest_difference": float((reconstruction - ours).abs().max()),
         "mean_difference": float((reconstruction - ours).abs().mean()),
         "map_correlation": float(torch.corrcoef(torch.stack([m.flatten() for m in maps]))[0, 1]),
-        "mask_share_difference": max(abs(s[2] - float(o)) for s, o in zip(slow, output.mask_share, strict=False)),
+        "mask_share_difference": max(abs(s[2] - float(o)) for s, o in zip(slow, shares, strict=False)),
     }
 
 

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from models import build_network, make_slices
+from models import build_network, make_slices, masked_inferer
 
-from scripts.inferers import MaskedBernoulliInferer, bfloat16_pays
-from scripts.schedulers import BernoulliScheduler
+from scripts.inferers import bfloat16_pays
 
 logger = logging.getLogger("steps_curve")
 METRICS = {
@@ -33,11 +32,9 @@ METRICS = {
 
 def seconds_a_slice(network: torch.nn.Module, images: torch.Tensor, level: int, threshold: float, steps: int) -> float:
     """Of the bundle's inferer with its own batch size and precision."""
-    scheduler = BernoulliScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02)
-    amp = bfloat16_pays(images.device)
-    run = MaskedBernoulliInferer(scheduler, level, threshold, steps, sw_batch_size=None, amp=amp)
+    run = masked_inferer(level, threshold, steps, None, bfloat16_pays(images.device))
     start = time.perf_counter()
-    run.run_slices(images, torch.arange(len(images), device=images.device), network).mask_share.cpu()
+    run.run_volume(images.movedim(0, -1), network).anomaly_map.cpu()
     return (time.perf_counter() - start) / len(images)
 
 

@@ -1,8 +1,8 @@
-"""Iterations a second of both training stages, share of the machine's peak, and share of time the loader is waited for.
+"""Iterations a second of the trainings of both parts, share of the machine's peak, and share of time the loader takes.
 
-The trainers are those of the bundle's configs, without validation, pictures and checkpoints; stage 2 reads cached codes
-(random ones here, time does not depend on them). A compiled network's gradients are compared with its own. From the
-repository root:
+The trainers are those of the bundle's configs, without validation, pictures and checkpoints; the denoiser's reads
+cached codes (random ones here, time does not depend on them). A compiled network's gradients are compared with its own.
+From the repository root:
 
     PYTHONPATH=bundle python benchmarks/training_speed.py --iterations 10 --batch 8
     PYTHONPATH=bundle python benchmarks/training_speed.py --paper --iterations 300 --batch 32 \
@@ -22,22 +22,23 @@ import torch
 from ignite.engine import Events
 from ignite.handlers import BasicTimeProfiler
 from machine import ceilings, peak_memory, reset_peak_memory, synchronise
-from models import FORMATS, read_configs
+from models import FORMATS, PAPER, read_configs
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from scripts.training.latents import CodeDataset
+from scripts.training import LatentDataset
 
 logger = logging.getLogger("training_speed")
 WARM_UP = 3
+CONFIGS = {"autoencoder": ["inference", "train", "train_adversarial"], "denoiser": ["inference", "train"]}
 
 
-class RandomCodes(CodeDataset):
+class RandomCodes(LatentDataset):
     """Cached code probabilities, without the slices they would come from."""
 
     def __init__(self, count: int, device: torch.device) -> None:
-        self.count, self.variants, self.epoch = count, 1, 0
-        self.probabilities = torch.randint(0, 256, (count, 128, 32, 32), dtype=torch.uint8, device=device)
+        self.count, self.variants, self.epoch, self.classes = count, 1, 0, None
+        self.latents = torch.randint(0, 256, (count, 128, 32, 32), dtype=torch.uint8, device=device)
 
 
 class RandomSlices(Dataset):
@@ -87,7 +88,7 @@ def draw_zero_weights(network: torch.nn.Module) -> None:
 
 def make_trainer(stage: str, arguments: argparse.Namespace, memory_format: str, mode: str):
     """The config's trainer and network, on data made here."""
-    paper = ["brats2020"] if arguments.paper else []
+    paper = PAPER if arguments.paper else []
     device = torch.device(arguments.device)
     changes = {
         "device": device,
@@ -100,9 +101,9 @@ def make_trainer(stage: str, arguments: argparse.Namespace, memory_format: str, 
         "progress": False,
         "train#handlers": [],
     }
-    if stage == "diffusion":
+    if stage == "denoiser":
         changes |= {"train#dataset": RandomCodes(256, device), "frozen_autoencoder": "$@autoencoder.to(@device)"}
-    parser = read_configs(f"train_{stage}", *paper, **changes)
+    parser = read_configs(*CONFIGS[stage], *paper, **changes)
     if stage == "autoencoder":
         channels = len(parser.get_parsed_content("sequences"))
         parser["train#dataset"] = RandomSlices(64, channels, arguments.crop_size)
@@ -201,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--paper", action="store_true", help="networks of the paper's size")
-    parser.add_argument("--stages", nargs="+", default=["autoencoder", "diffusion"])
+    parser.add_argument("--stages", nargs="+", default=["autoencoder", "denoiser"])
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop_size", type=int, default=256, help="slices of stage 1")

@@ -45,7 +45,7 @@ def test_bfloat16_is_near(report):
 def test_training_figures_fit_together(report):
     rows = report["parts"]["training"]["rows"]
     assert {(row["stage"], row["memory_format"]) for row in rows} == {
-        (stage, form) for stage in ("autoencoder", "diffusion") for form in ("contiguous", "channels_last")
+        (stage, form) for stage in ("autoencoder", "denoiser") for form in ("contiguous", "channels_last")
     }
     for row in rows:
         assert row["images_a_second"] == pytest.approx(2 * row["iterations_a_second"])
@@ -57,7 +57,7 @@ def test_training_figures_fit_together(report):
 
 
 def test_goals_are_compared_with_what_was_measured(report):
-    fastest = max(r["iterations_a_second"] for r in report["parts"]["training"]["rows"] if r["stage"] == "diffusion")
+    fastest = max(r["iterations_a_second"] for r in report["parts"]["training"]["rows"] if r["stage"] == "denoiser")
     assert report["reached"]["minutes_for_200000_iterations"] == pytest.approx(200_000 / fastest / 60)
     assert report["reached"]["volume_seconds"] is None, "no volume of 49 slices was measured"
 
@@ -118,6 +118,6 @@ def test_a_network_that_does_not_train_reaches_no_goal(fault: dict, monkeypatch:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from gpu import judge
 
-    right = {"stage": "diffusion", "iterations_a_second": 100.0, "gradient_cosine": 1.0}
-    fast = {"stage": "diffusion", "iterations_a_second": 1000.0, **fault}
+    right = {"stage": "denoiser", "iterations_a_second": 100.0, "gradient_cosine": 1.0}
+    fast = {"stage": "denoiser", "iterations_a_second": 1000.0, **fault}
     assert judge({"a": {"rows": [right, fast]}})["minutes_for_200000_iterations"] == pytest.approx(2000 / 60)
