@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 from helpers import random_slices, tiny_network
-from masked_bernoulli_recording import inferer
+from masked_bernoulli_recording import L, inferer, run_slices
 
 from scripts.inferers.batches import CPU_SIZE, Batches, is_out_of_memory, size_for
 
@@ -69,29 +69,34 @@ def test_size_from_memory():
 
 
 def test_size_on_the_cpu_is_fixed():
+    def trial() -> None:
+        raise AssertionError("nothing is tried out on a CPU")
+
     batches = Batches(None)
-    batches.fit(tiny_network(), random_slices(1))
+    batches.fit(trial, random_slices(0))
+    assert batches.size is None, "nothing to choose it for"
+    batches.fit(trial, random_slices(1))
     assert batches.size == CPU_SIZE
     given = Batches(3)
-    given.fit(tiny_network(), random_slices(1))
+    given.fit(trial, random_slices(1))
     assert given.size == 3
 
 
 def test_inference_goes_on_with_smaller_batches(monkeypatch):
     """Slices keep their noise, so nothing but rounding can change."""
     network, slices = tiny_network(), random_slices(5)
-    expected = inferer(sw_batch_size=5).run_slices(slices, torch.arange(5), network)
-    run, sizes = inferer(sw_batch_size=5), []
-    denoise = run.denoise
+    expected = run_slices(inferer(sw_batch_size=5), slices, torch.arange(5), network)
+    sizes, forward = [], network.denoiser.forward
 
-    def scarce(code, *args):
-        sizes.append(len(code))
-        if len(code) > 2:
+    def scarce(x, timesteps):
+        sizes.append(len(x))
+        # In the middle of the loop, when something has been restored already.
+        if len(x) > 2 and len(sizes) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return denoise(code, *args)
+        return forward(x, timesteps=timesteps)
 
-    monkeypatch.setattr(run, "denoise", scarce)
-    output = run.run_slices(slices, torch.arange(5), network)
-    assert sizes == [5, 3, 2, 2, 1]
+    monkeypatch.setattr(network.denoiser, "forward", scarce)
+    output = run_slices(inferer(sw_batch_size=5), slices, torch.arange(5), network)
+    assert sizes == [5] * 4 + [3] + [2] * 2 * L + [1] * L
     assert torch.equal(output.mask, expected.mask)
     torch.testing.assert_close(output.reconstruction, expected.reconstruction, atol=1e-5, rtol=1e-5)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import CODE_SHAPE, random_code, random_slices, tiny_denoiser, tiny_network
-from masked_bernoulli_recording import L, assert_masks_for_real, inferer
+from masked_bernoulli_recording import L, assert_masks_for_real, inferer, method, run_slices
 from torch import nn
 
-from scripts.inferers.compiled_steps import CompiledReverseSteps, _update, step_tables
+from scripts.methods import masked_bernoulli
+from scripts.methods.compiled_bernoulli import CompiledReverseSteps, _update, compiled_steps, step_tables
 from scripts.noise import SliceGenerator, numbers, word_offsets
 
 
 def run_with(steps, slices, network, **changes):
-    run = inferer(**changes)
-    if steps is not None:
-        run.reverse_steps = steps
-    return run.run_slices(slices, torch.arange(len(slices)) + 3, network)
+    """``steps`` in place of those that the mode would give; ``None`` for the plain loop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masked_bernoulli, "compiled_steps", lambda mode: steps)
+        mode = None if steps is None else "default"
+        return run_slices(inferer(compile_mode=mode, **changes), slices, torch.arange(len(slices)) + 3, network)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
@@ -68,32 +70,49 @@ class OneConvolution(nn.Module):
 
 def test_inductor_agrees():
     """The real compiler: rounding may differ, single bits of the code may flip."""
-    code, generator = random_code(2), SliceGenerator(3, [0, 7])
-    plain, compiled = inferer(), inferer(compile_mode="default")
+    code, streams = random_code(2), SliceGenerator(3, [0, 7])
     with torch.no_grad():
-        expected, mask, growth = plain.denoise(code, OneConvolution().eval(), generator)
-        result, compiled_mask, compiled_growth = compiled.denoise(code, OneConvolution().eval(), generator)
+        plain, compiled = (
+            list(method(compile_mode=mode).steps(code, OneConvolution().eval(), streams)) for mode in (None, "default")
+        )
+    assert len(plain) == len(compiled) == L
+    expected, mask, _ = plain[-1]
+    result, compiled_mask, _ = compiled[-1]
     assert 0.02 < mask.float().mean() < 0.98
     assert (expected != code).float().mean() > 0.02
     assert (result != expected).float().mean() < 0.002
     assert (compiled_mask != mask).float().mean() < 0.002
-    torch.testing.assert_close(compiled_growth, growth, atol=0.002, rtol=0)
+    for (*_, share), (*_, other) in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(other, share, atol=0.002, rtol=0)
 
 
-def test_not_a_number_is_seen():
-    denoiser = tiny_denoiser()
-    with torch.no_grad():
-        denoiser.out[-1].conv.bias.fill_(torch.nan)
-    run = inferer()
-    run.reverse_steps = CompiledReverseSteps(backend="aot_eager")
-    with torch.no_grad():
-        _, _, growth = run.denoise(random_code(2), denoiser, SliceGenerator(3, [0, 1]))
-    assert growth.isnan().all()
+def test_a_mode_is_compiled_once():
+    """A search goes through many settings with the same steps."""
+    assert compiled_steps("default") is compiled_steps("default")
+    assert compiled_steps("default") is not compiled_steps("reduce-overhead")
+
+
+@pytest.mark.parametrize("steps", [None, CompiledReverseSteps(backend="aot_eager")], ids=["plain", "compiled"])
+def test_not_a_number_is_seen(steps):
+    """In every step, also where a later one would hide it."""
+    network = tiny_network()
+    forward, calls = network.denoiser.forward, []
+
+    def broken_once(x, timesteps):
+        calls.append(1)
+        logits = forward(x, timesteps=timesteps)
+        return logits * torch.nan if len(calls) == 2 else logits
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="not a number"):
+        if steps is not None:
+            steps.update = _update
+        patch.setattr(network.denoiser, "forward", broken_once)
+        run_with(steps, random_slices(2), network)
+    assert len(calls) == L
 
 
 def test_tables_are_the_loops_own_numbers():
-    run = inferer(probability_threshold=0.25)
-    generator = SliceGenerator(3, [4, 9])
+    run, generator = method(), SliceGenerator(3, [4, 9])
     run.scheduler.set_timesteps(4, L)
     times, coefficients, states = step_tables(run.scheduler, 0.25, generator)
     assert times.tolist() == run.scheduler.timesteps.tolist() == [7, 5, 3, 1]
