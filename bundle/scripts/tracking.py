@@ -25,13 +25,21 @@ def as_parameters(settings: Mapping[str, Any], prefix: str = "") -> dict[str, st
     """Settings as texts that people read.
 
     Args:
-        settings: any values; dictionaries in it give names such as ``score.sigma``.
+        settings: any values; dictionaries in it give names such as ``score.sigma``, lists of them
+            names such as ``map_postprocessing.SmoothSlicesd.median_size``.
         prefix: put before each name.
     """
     parameters = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
             parameters.update(as_parameters(value, f"{prefix}{key}."))
+        elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+            # Things that describe themselves, one after the other, such as transforms: told by their names.
+            named = {
+                str(item.get("name", place)) if isinstance(item, Mapping) else str(place): item
+                for place, item in enumerate(value)
+            }
+            parameters.update(as_parameters(named, f"{prefix}{key}."))
         else:
             parameters[f"{prefix}{key}"] = as_text(value)[:LONGEST_VALUE]
     return parameters

@@ -20,7 +20,7 @@ MULTI_GPU = CONFIGS / "multi_gpu_train.json"
 STEPS = {"batch_size": 4, "learning_rate": 1e-3}
 STAGES = {
     # The discriminator has batch normalisation; it learns from the first step.
-    "autoencoder": {**STEPS, "optimizer#eps": 1e-3, "adversarial_start_epoch": 1},
+    "autoencoder": {**STEPS, "optimizer#eps": 1e-3, "discriminator_optimizer#eps": 1e-3, "adversarial_start_epoch": 1},
     # Encoded beforehand, so that the encoding is shared out too.
     "denoiser": {**STEPS, "optimizer#eps": 1e-5, "code_variants": 2},
 }

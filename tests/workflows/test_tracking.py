@@ -129,7 +129,9 @@ def test_one_run_a_workflow_says_what_ran(server, work, experiment, workflow):
 @pytest.mark.parametrize(("stage", "metric"), [("autoencoder", "psnr"), ("denoiser", "bce")])
 def test_a_training_sends_parameters_curves_and_pictures(server, work, stage, metric):
     run = server.run("training", stage)
-    assert run.data.params.items() >= {"learning_rate": "0.0001", "batch_size": "2", "slice_range": "none"}.items()
+    assert (
+        run.data.params.items() >= {"learning_rate": "0.0001", "batch_size": "2", "slices.slice_range": "none"}.items()
+    )
     assert int(run.data.params["training_subjects"]) + int(run.data.params["validation_subjects"]) == 3
     assert not [key for key, value in run.data.params.items() if "/" in value or "{" in value]
 
@@ -154,7 +156,7 @@ def test_an_evaluation_sends_numbers_the_report_and_pictures(server, work):
             assert run.data.metrics.get(f"{method}/{key}") == (
                 None if entry["value"] is None else pytest.approx(entry["value"])
             )
-    assert run.data.params["masked/noise_level"] == "6" and run.data.params["subjects"] == "3"
+    assert run.data.params["masked/method.noise_level"] == "6" and run.data.params["subjects"] == "3"
     sent = server.files(run)
     for name in ("report.html", "summary.json", "per_slice.csv", "per_subject.csv"):
         assert sent[name].read_bytes() == (work / "out" / "evaluation" / name).read_bytes()
