@@ -22,7 +22,7 @@ def test_a_part_of_a_joined_model_and_the_other_stage(part: str, configs, tmp_pa
     export_model(first, configs, seed=1)
     export_model(second, configs, seed=2)
     other = {"autoencoder": "denoiser", "denoiser": "autoencoder"}[part]
-    export_model(joined, configs, **{part: str(first), other: str(second)})
+    export_model(joined, configs, {part: str(first), other: str(second)})
     wanted = {name: value for name, value in read(first).items() if name.startswith(part)}
     wanted |= {name: value for name, value in read(second).items() if name.startswith(other)}
     found = read(joined)
@@ -43,5 +43,11 @@ def test_half_precision_unless_told(configs, tmp_path):
 def test_damaged_weights_are_named(configs, tmp_path):
     (tmp_path / "best.pt").write_text("no checkpoint")
     with pytest.raises(ValueError, match=r"autoencoder: '.*best\.pt' is not a readable checkpoint"):
-        export_model(tmp_path / "model.pt", configs, autoencoder=str(tmp_path / "best.pt"))
+        export_model(tmp_path / "model.pt", configs, {"autoencoder": str(tmp_path / "best.pt")})
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_an_unknown_part_is_named(configs, tmp_path):
+    with pytest.raises(ValueError, match="the network has no part decoder, it has autoencoder, denoiser"):
+        export_model(tmp_path / "model.pt", configs, {"decoder": str(tmp_path / "best.pt")})
     assert not (tmp_path / "model.pt").exists()

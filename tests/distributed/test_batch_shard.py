@@ -11,9 +11,10 @@ from torch.utils.data import TensorDataset
 
 from scripts.data.slices import DrawSampler
 from scripts.distributed import BatchShard, ProcessGroup, shard_loader
+from scripts.methods.masked_bernoulli import FlipTask
 from scripts.networks import BinarizingAutoencoder
 from scripts.schedulers import BernoulliScheduler
-from scripts.training.prepare_batch import BernoulliPrepareBatch
+from scripts.training import TaskPrepareBatch
 
 SIZE = 3
 """Processes; nothing here is joined, each is asked in turn."""
@@ -104,7 +105,8 @@ def test_noise_and_times_of_all_processes_are_those_of_one(rows, stratified):
 
     def prepare(batch: torch.Tensor, generator: BatchShard | None) -> tuple:
         torch.manual_seed(2)
-        prepared = BernoulliPrepareBatch(autoencoder, scheduler, stratified=stratified, generator=generator)
+        task = FlipTask(autoencoder, scheduler)
+        prepared = TaskPrepareBatch(task, stratified=stratified, generator=generator)
         noisy, target, _, kwargs = prepared({"image": batch}, "cpu")
         return noisy, target, kwargs["timesteps"]
 

@@ -8,9 +8,12 @@ from ignite.engine import Events
 from monai.networks.nets import PatchDiscriminator
 
 from scripts.inferers import AutocastInferer
-from scripts.training import AutoencoderTrainer
-from scripts.training.losses import DiscriminatorLoss, GeneratorLoss, ReconstructionLoss
-from scripts.training.prepare_batch import ImagePrepareBatch
+from scripts.training import AutoencoderTrainer, ImagePrepareBatch
+from scripts.training.losses import DiscriminatorLoss, GeneratorLoss, ReconstructionLoss, code_uncertainty
+
+
+def penalised(weight: float) -> dict:
+    return {"regularisers": {"code_uncertainty": code_uncertainty}, "regulariser_weights": {"code_uncertainty": weight}}
 
 
 def trainer(epochs: int, iterations: int = 2, lr: float = 1e-3, **settings) -> AutoencoderTrainer:
@@ -69,7 +72,7 @@ def test_discriminator_rests_until_its_epoch():
 
 
 def test_total_loss_is_the_sum_of_its_parts():
-    engine = trainer(epochs=1, adversarial_start_epoch=1, uncertainty_weight=0.7)
+    engine = trainer(epochs=1, adversarial_start_epoch=1, **penalised(0.7))
     engine.run()
     output = engine.state.output
     total = output["reconstruction_loss"] + output["generator_loss"] + 0.7 * output["code_uncertainty"]
@@ -86,7 +89,41 @@ def test_generator_step_leaves_no_gradient_in_the_discriminator():
 def test_penalty_makes_codes_decide():
     uncertainty = []
     for weight in (0.0, 1.0):
-        engine = trainer(epochs=1, iterations=60, lr=1e-2, uncertainty_weight=weight)
+        engine = trainer(epochs=1, iterations=60, lr=1e-2, **penalised(weight))
         engine.run()
         uncertainty.append(engine.state.output["code_uncertainty"])
     assert uncertainty[1] < 0.5 * uncertainty[0]
+
+
+def test_any_latent_is_regularised_by_its_own_functions():
+    """A generator may return several tensors of its latent; a function without a weight is only logged."""
+
+    class Generator(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.full((1,), 2.0))
+
+        def forward(self, image):
+            return image * self.scale, self.scale.expand(3), self.scale + 5
+
+    generator = Generator()
+    engine = trainer(
+        epochs=1,
+        iterations=1,
+        regularisers={
+            "spread": lambda mean, sigma: (mean.sum() * sigma).sum(),
+            "watched": lambda mean, sigma: sigma.sum(),
+        },
+        regulariser_weights={"spread": 0.25},
+    )
+    engine.state.g_network = generator
+    engine.state.g_optimizer = torch.optim.SGD(generator.parameters(), lr=0.0)
+    engine.run()
+    output = engine.state.output
+    image = output["reals"]
+    assert abs(output["reconstruction_loss"] - image.square().mean()) < 1e-6
+    assert (output["spread"].item(), output["watched"].item()) == (6 * 7, 7)
+    assert abs(output["loss"] - (image.square().mean() + 0.25 * 42)) < 1e-5
+    # d/ds of mean((s - 1)^2 x^2) + 0.25 * 3 s (s + 5)
+    gradient = 2 * image.square().mean() + 0.75 * (2 * 2 + 5)
+    torch.testing.assert_close(generator.scale.grad[0], gradient)
