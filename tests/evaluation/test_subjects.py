@@ -86,7 +86,9 @@ def test_prepared_slices(tmp_path):
     write_prepared(tmp_path / "data", 2, 2, label=True, size=32)
     settings = {"dataset_dir": str(tmp_path / "data"), "sequences": ["t1", "flair"], "image_size": 32, "device": "cpu"}
     # Configurations are joined in the order in which the command line names them.
-    reader, items = (configured(key, "evaluation", "data/prepared_slices", **settings) for key in ("reader", "datalist"))
+    reader, items = (
+        configured(key, "evaluation", "data/prepared_slices", **settings) for key in ("reader", "datalist")
+    )
     for number, item in enumerate(items):
         stored = np.asarray(nib.load(item["image"]).dataobj)
         subject = reader(item)

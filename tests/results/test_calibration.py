@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -155,7 +156,7 @@ class TestPostprocessing:
 
 
 class TestReadThreshold:
-    SETTINGS = {
+    SETTINGS: ClassVar = {
         "method": {"name": "Some", "noise_level": 200, "steps": 20},
         "evidence": ["mask_density"],
         "score": {"name": "signed_residual", "sigma": 2.0},
