@@ -129,7 +129,7 @@ class Study:
         **settings: Any,
     ) -> str:
         """The folder of an inference with these maps (W, H, D) and reconstructions (2, W, H, D)."""
-        own = {"score": SCORE, "seed": 0, "num_inference_steps": 3, "anomaly_threshold": 0.35, **settings}
+        own = {"score": SCORE, "evidence": ["mask_density"], "seed": 0, "anomaly_threshold": 0.35, **settings}
         folder = ResultFolder(str(self.folder / name), own)
         for subject, anomaly in maps.items():
             body = self.bodies[subject]
@@ -140,7 +140,7 @@ class Study:
                 {"subject": subject, "slice": body.file_slice(k), "mask_share": share, "map_mean": 0, "map_max": 0}
                 for k, share in zip(processed_slices(body), mask_shares(body), strict=True)
             ]
-            cost = {"seconds": 1.5, "slices": len(rows), "peak_memory_bytes": 2e9, "parameters": 3_000_000}
+            cost = {"seconds": 1.5, "slices": len(rows), "passes": 3, "peak_memory_bytes": 2e9, "parameters": 3_000_000}
             with folder.writing(subject) as out:
                 self.save(out / f"{subject}_anomaly.nii.gz", body, anomaly)
                 self.save(out / f"{subject}_reconstruction.nii.gz", body, rebuilt)

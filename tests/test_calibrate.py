@@ -15,12 +15,19 @@ from small_study import SCORE, SEQUENCES, Body, Study, make_body, random_map, se
 from scripts.calibrate import BINS, HealthySide
 from scripts.evaluation.bootstrap import resamples
 from scripts.evaluation.thresholds import patient_folds
-from scripts.results.calibration import CALIBRATED, read_threshold
+from scripts.results.calibration import calibrated, read_threshold
+from scripts.scores import squared_residual
 
 NAMES = ["BraTS-X-1-0", "BraTS-X-1-1", "BraTS-X-2-0", "d", "e"]
 PATIENTS = ["BraTS-X-1", "BraTS-X-1", "BraTS-X-2", "d", "e"]
 LESIONS = [(2,), (0, 1), (), (3, 4, 5), (5,)]
-SETTINGS = {key: f"value of {key}" for key in CALIBRATED} | {"sequences": SEQUENCES, "score": SCORE}
+SETTINGS = {
+    "method": {"name": "Some", "noise_level": 200},
+    "weights": "abc",
+    "sequences": SEQUENCES,
+    "score": SCORE,
+    "map_postprocessing": [{"name": "SmoothSlicesd", "median_size": 3}],
+}
 COMPONENT = 4
 
 
@@ -165,11 +172,20 @@ def test_orientation_does_not_matter(study, tmp_path):
 
 def test_file_belongs_to_its_settings(study):
     result = calibrate(study, calibration_data="five heads")
-    assert {key: result[key] for key in CALIBRATED} == SETTINGS
+    assert result["settings"] == SETTINGS
     assert result["data"] == "five heads"
     assert read_threshold(str(study.folder / "main.json"), {**SETTINGS, "seed": 7}) == result["threshold"]
-    with pytest.raises(ValueError, match="noise_level is 'value of noise_level' there, 3 here"):
-        read_threshold(str(study.folder / "main.json"), {**SETTINGS, "noise_level": 3})
+    with pytest.raises(ValueError, match=r"\(method\.noise_level is 200 there, 3 here\)"):
+        read_threshold(str(study.folder / "main.json"), {**SETTINGS, "method": {"name": "Some", "noise_level": 3}})
+    assert calibrated(SETTINGS) == SETTINGS
+
+
+def test_file_belongs_to_the_score_that_it_was_found_for(study):
+    """Maps of another score than inference's are computed anew, and so is the file theirs."""
+    result = calibrate(study, anomaly_map=squared_residual)
+    assert result["settings"] == {**SETTINGS, "score": "squared_residual"}
+    with pytest.raises(ValueError, match=r"\(score is 'squared_residual' there"):
+        read_threshold(str(study.folder / "main.json"), SETTINGS)
 
 
 def test_one_patient_has_no_interval_and_no_other_half(tmp_path):

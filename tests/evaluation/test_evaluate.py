@@ -16,7 +16,7 @@ from volume_files import LPS_AFFINE
 from scripts.evaluation.summary import summarise
 from scripts.evaluation.table import all_metrics
 from scripts.evaluation.thresholds import patient_folds
-from scripts.results.calibration import CALIBRATED
+from scripts.results.calibration import calibrated
 
 NAMES = ["BraTS-X-1-0", "BraTS-X-1-1", "BraTS-X-2-0", "d"]
 PATIENTS = ["BraTS-X-1", "BraTS-X-1", "BraTS-X-2", "d"]
@@ -52,14 +52,14 @@ def test_subject_missing_in_one_method_is_left_out_for_all(study, tmp_path):
     small = Study(tmp_path / "small", [study.bodies[name] for name in NAMES[:3]])
     expected = table(judge(small, small.results("main", {k: maps[k] for k in NAMES[:3]})))
     found = table(evaluator)
-    for metric in all_metrics():
+    for metric in all_metrics(slice_scores=["mask_share"]):
         assert found["masked"][metric.key] == expected["masked"][metric.key]
 
 
 def test_a_score_that_fails_late_leaves_no_trace(study):
     """A method whose map of one subject is not finite: nothing of the subject may stay in the methods before it."""
 
-    def broken(image, reconstruction=None, mask=None):
+    def broken(image, reconstruction=None, evidence=None):
         values = image[:, :1] * 0 + 0.5
         return values / 0 if image.sum() == bad else values
 
@@ -132,7 +132,7 @@ def test_foreign_maps_in_another_orientation_give_the_same_numbers(study, tmp_pa
     evaluator = judge(turned, "nowhere", maps_dir={"foreign": str(folder)})
     assert evaluator.failures.messages == {} and list(evaluator.runs) == ["foreign", "bright sequence"]
     found = table(evaluator)
-    for metric in all_metrics():
+    for metric in all_metrics(slice_scores=["mask_share"]):
         # Foreign maps come without a mask, a reconstruction and a threshold.
         if metric.key.endswith(("mask_share", "deployed")) or metric.key.startswith(("psnr", "ssim", "paper_psnr")):
             assert found["foreign"][metric.key]["value"] is None
@@ -173,16 +173,15 @@ def test_papers_rule_through_the_whole_pipeline(tmp_path):
 
 
 def calibration_file(path: Path, settings: dict, threshold: float) -> str:
-    content = {key: settings.get(key) for key in CALIBRATED}
-    path.write_text(json.dumps({**content, "threshold": threshold}))
+    path.write_text(json.dumps({"settings": calibrated(settings), "threshold": threshold}))
     return str(path)
 
 
 def test_deployed_threshold_is_the_one_that_fits(study, tmp_path):
-    settings = {key: f"value of {key}" for key in CALIBRATED} | {"score": SCORE}
+    settings = {"score": SCORE, "method": {"name": "Some", "noise_level": 3}, "weights": "abc"}
     maps = study.maps(0)
     ours, other = study.results("ours", maps, **settings), study.results("other", maps, **settings, anomaly_threshold=0)
-    changed = study.results("changed", maps, **{**settings, "noise_level": 5})
+    changed = study.results("changed", maps, **{**settings, "method": {"name": "Some", "noise_level": 5}})
     path = calibration_file(tmp_path / "calibration.json", settings, 0.21)
     comparisons = {"calibrating": other, "changed": changed}
 

@@ -39,7 +39,8 @@ def test_stored_map_of_the_configured_score_is_read_as_it_is(study, name):
     kept = slice(1, None) if name == "a" else slice(None)
     np.testing.assert_array_equal(found.anomaly_map, maps[name][..., kept])
     np.testing.assert_allclose(found.reconstruction, reconstruction(body)[..., kept], atol=1e-7)
-    assert found.mask_share.tolist() == mask_shares(body)
+    assert list(found.slice_scores) == ["mask_share"]
+    assert found.slice_scores["mask_share"].tolist() == mask_shares(body)
     assert found.cost["parameters"] == 3_000_000
 
 
@@ -131,7 +132,7 @@ def test_foreign_map_in_any_place_and_orientation(study, tmp_path, place, orient
     study.save(folder / place, body, anomaly)
     found = ForeignMaps(str(folder), LAYOUT).read(subject_of(study, "b"))
     np.testing.assert_array_equal(found.anomaly_map, anomaly)
-    assert found.reconstruction is None and found.mask_share is None and found.cost is None
+    assert found.reconstruction is None and found.slice_scores == {} and found.cost is None
 
 
 def foreign(tmp_path, array: np.ndarray, affine: np.ndarray = LPS_AFFINE) -> ForeignMaps:

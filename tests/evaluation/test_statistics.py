@@ -31,7 +31,9 @@ def read(tmp_path_factory: pytest.TempPathFactory):
 def statistics(read) -> MethodStatistics:
     result = MethodStatistics(BINS)
     for subject, expected in zip(*read, strict=True):
-        maps = SubjectMaps(expected.raw, mask_share=expected.mask_share if subject.name == "a" else None)
+        maps = SubjectMaps(
+            expected.raw, slice_scores={"mask_share": expected.mask_share} if subject.name == "a" else {}
+        )
         result.add(subject, maps, expected.smooth, [{"psnr": 20.0 + k} for k in range(len(subject.slices))])
     return result
 
@@ -88,7 +90,8 @@ def test_rows_describe_slices(statistics, read):
             assert row["average_precision"] == pytest.approx(whole)
         else:
             assert np.isnan(row["average_precision"])
-    # The second subject has no mask.
+    # The second subject has no scores of its own.
+    assert statistics.slice_scores == ["mask_share"]
     shares = statistics.column("mask_share")
     np.testing.assert_allclose(shares[:5], read[1][0].mask_share)
     assert np.isnan(shares[5:]).all()

@@ -20,7 +20,7 @@ from scripts.evaluation.thresholds import patient_folds
 
 PATIENTS = {"BraTS-GLI-00001-000": "BraTS-GLI-00001", "BraTS-GLI-00001-001": "BraTS-GLI-00001"}
 RATE, DEPLOYED, RESAMPLES = 0.02, 0.3, 12
-KEYS = [metric.key for metric in all_metrics()]
+KEYS = [metric.key for metric in all_metrics(slice_scores=["mask_share"])]
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ class TestPostprocessing:
 
 
 class TestReadThreshold:
-    SETTINGS: ClassVar[dict] = {
+    SETTINGS: ClassVar = {
         "method": {"name": "Some", "noise_level": 200, "steps": 20},
         "evidence": ["mask_density"],
         "score": {"name": "signed_residual", "sigma": 2.0},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,18 @@ import pytest
 
 from scripts.evaluation.bins import Bins
 from scripts.evaluation.subjects import LabelledSubject
+from scripts.methods.masked_bernoulli import MaskedBernoulli
+from scripts.schedulers import BernoulliScheduler
 from scripts.search import SearchFolder
-from scripts.search.cells import Cell, load_cell, make_cell, merge_cells, save_cell
+from scripts.search.cells import ARRAYS, Cell, load_cell, make_cell, merge_cells, save_cell
 from scripts.search.grid import Setting
 
 BINS = Bins()
-SETTING = Setting(4, 0.5, 2)
+METHOD = MaskedBernoulli(scheduler=BernoulliScheduler(20), noise_level=4, num_inference_steps=2)
+SETTING = Setting(METHOD, {"noise_level": 4}, "L4_P0.5_S2", {"noise_level": 4})
+
+
+SCORES = {"kl": np.array([0.1, 0.4, 0.2, 0.3]), "cosine": np.array([5.0, 7.0, 6.0, 8.0])}
 
 
 def labelled(seed: int = 0) -> LabelledSubject:
@@ -33,12 +38,15 @@ def labelled(seed: int = 0) -> LabelledSubject:
 def cell_of(seed: int = 0) -> tuple[LabelledSubject, np.ndarray, Cell]:
     subject = labelled(seed)
     processed = np.random.default_rng(seed + 100).random(subject.label.shape).astype(np.float32)
-    return subject, processed, make_cell(subject, processed, np.array([0.1, 0.4, 0.2, 0.3]), 2.5, BINS)
+    return subject, processed, make_cell(subject, processed, SCORES, 2.5, BINS)
 
 
 def assert_equal(first: Cell, second: Cell) -> None:
-    for field in fields(Cell):
-        np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    assert list(first.slice_scores) == list(second.slice_scores)
+    for name, values in first.slice_scores.items():
+        np.testing.assert_array_equal(values, second.slice_scores[name])
 
 
 def test_counts_each_foreground_pixel_once():
@@ -75,7 +83,7 @@ def test_broken_files_count_as_missing(tmp_path: Path, damage: str, caplog):
     content = path.read_bytes()
     if damage == "pickle":
         with path.open("wb") as stream:
-            np.savez(stream, **{f.name: np.array([{}], dtype=object) for f in fields(Cell)})
+            np.savez(stream, **{name: np.array([{}], dtype=object) for name in ARRAYS})
     elif damage != "bins":
         path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"no cell"}[damage])
     bins = Bins(mantissa_bits=7) if damage == "bins" else BINS
@@ -88,6 +96,7 @@ def test_merging_puts_subjects_together():
     merged = merge_cells([a, b])
     np.testing.assert_array_equal(merged.lesion, a.lesion + b.lesion)
     assert merged.slices == 8 and float(merged.seconds) == 5.0
+    assert merged.slice_scores["cosine"].tolist() == [5, 7, 6, 8, 5, 7, 6, 8]
     with pytest.raises(ValueError, match="no cells"):
         merge_cells([])
 
@@ -96,14 +105,16 @@ def test_a_subject_without_slices_has_an_empty_cell():
     image = np.zeros((1, 4, 4, 0), dtype=np.float32)
     none = np.zeros(0, dtype=np.int64)
     subject = LabelledSubject({"subject": "S"}, image, np.zeros((4, 4, 0), dtype=bool), none, none, 3, 0, np.eye(4))
-    cell = make_cell(subject, np.zeros((4, 4, 0), dtype=np.float32), np.zeros(0), 0.0, BINS)
+    cell = make_cell(subject, np.zeros((4, 4, 0), dtype=np.float32), {"kl": np.zeros(0)}, 0.0, BINS)
     assert cell.slices == 0 and cell.lesion.sum() == cell.lesion_free.sum() == 0
 
 
-def test_shares_that_are_no_numbers_are_refused():
+def test_scores_that_are_no_numbers_are_refused():
     subject = labelled()
-    with pytest.raises(ValueError, match="subject S: 1 mask shares are NaN"):
-        make_cell(subject, np.zeros(subject.label.shape, dtype=np.float32), np.array([0, np.nan, 0, 0]), 0.0, BINS)
+    with pytest.raises(ValueError, match="subject S: 1 of kl are NaN"):
+        make_cell(
+            subject, np.zeros(subject.label.shape, dtype=np.float32), {"kl": np.array([0, np.nan, 0, 0])}, 0.0, BINS
+        )
 
 
 def item(folder: Path, size: int = 3) -> dict:

@@ -13,7 +13,9 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from PIL import Image
 from volume_files import LPS_AFFINE, ORIENTATIONS, SHAPE, configured, head, oblique, save_volume, stored_as
 
+from scripts.methods.masked_bernoulli import MaskedBernoulli
 from scripts.results import ResultFolder
+from scripts.schedulers import BernoulliScheduler
 from scripts.transforms import LoadGreyImaged, LoadPreparedSliced, LoadSubjectd
 from scripts.writers import ImageWriter, PreparedSliceWriter, VolumeWriter
 from scripts.writers.volume import space_code
@@ -30,8 +32,16 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape).astype(np.float32)
 
 
+METHOD = MaskedBernoulli(scheduler=BernoulliScheduler(20), noise_level=8, num_inference_steps=5)
+
+
 def writer(cls, folder, **kwargs):
-    return cls(ResultFolder(str(folder / "out"), {}), threshold=0.5, **{"overview": False, **kwargs})
+    return cls(ResultFolder(str(folder / "out"), {}), threshold=0.5, **{"overview": False, "method": METHOD, **kwargs})
+
+
+def of_slices(shares: torch.Tensor) -> dict:
+    """What an output holds of its slices; those without a share were not processed."""
+    return {"processed": ~shares.isnan(), "slice_scores": {"mask_share": shares}}
 
 
 def read_scores(path) -> list[dict]:
@@ -53,7 +63,7 @@ class Volume:
         self.maps["mask_density"] = random(1, *SHAPE, seed=2)
         self.maps["pred"] = (self.maps["anomaly_map"] > 0.7).astype(np.float32)
         self.shares = np.array([np.nan, 0.25, 0.0, np.nan, 1 / 3], dtype=np.float32)
-        self.output = {"image": image, "mask_share": torch.from_numpy(self.shares)}
+        self.output = {"image": image, **of_slices(torch.from_numpy(self.shares))}
         for key, maps in self.maps.items():
             self.output[key] = MetaTensor(torch.from_numpy(self.stored(maps)), meta=image.meta)
 
@@ -134,7 +144,7 @@ class TestVolumes:
         batch["reconstruction"] = batch["image"]
         output = configured("postprocessing", **settings, preprocessing=preprocessing)(decollate_batch(batch)[0])
         writing = writer(VolumeWriter, tmp_path)
-        writing.write("S", {**output, "mask_share": torch.from_numpy(volume.shares)})
+        writing.write("S", {**output, **of_slices(torch.from_numpy(volume.shares))})
         assert np.array_equal(writing.read_planes("S", "anomaly"), volume.maps["anomaly_map"])
         inside = head(0) > 0
         assert (volume.maps["pred"][0] > inside).any()
@@ -160,7 +170,7 @@ class TestSpaceCode:
         batch |= {"pred": batch["image"][:, :1], "reconstruction": batch["image"]}
         batch["mask_density"] = batch["image"][:, 1:]
         output = configured("postprocessing", **settings, preprocessing=preprocessing)(decollate_batch(batch)[0])
-        writer(VolumeWriter, tmp_path).write("S", {**output, "mask_share": volume.output["mask_share"]})
+        writer(VolumeWriter, tmp_path).write("S", {**output, **of_slices(torch.from_numpy(volume.shares))})
         for name in NAMES.values():
             written = nib.load(tmp_path / "out" / "S" / f"S_{name}.nii.gz")
             assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (wanted, wanted)
@@ -186,7 +196,7 @@ class TestAllWriters:
     def test_the_picture(self, tmp_path, processed):
         volume = Volume(tmp_path, "AIR")
         if not processed:
-            volume.output["mask_share"] = torch.full((SHAPE[2],), torch.nan)
+            volume.output |= of_slices(torch.full((SHAPE[2],), torch.nan))
         writer(VolumeWriter, tmp_path, overview=True, channel=1).write("S", volume.output)
         with Image.open(tmp_path / "out" / "S" / "S_overview.png") as picture:
             assert min(picture.size) > 100
@@ -205,7 +215,7 @@ class TestAllWriters:
         (tmp_path / "a").mkdir()
         (tmp_path / "b").mkdir()
         volumes = [Volume(tmp_path / "a", "LPS"), Volume(tmp_path / "b", "AIR")]
-        volumes[1].output["mask_share"] = torch.tensor([torch.nan, torch.nan, 0.5, torch.nan, torch.nan])
+        volumes[1].output |= of_slices(torch.tensor([torch.nan, torch.nan, 0.5, torch.nan, torch.nan]))
         state = SimpleNamespace(
             batch=[{"subject": "a"}, {"subject": "b"}],
             output=[v.output for v in volumes],
@@ -220,6 +230,7 @@ class TestAllWriters:
         # What the batch took is shared out by the slices.
         assert [cost["seconds"] for cost in costs] == [pytest.approx(75, abs=1), pytest.approx(25, abs=1)]
         assert all(cost["parameters"] == 2 * 3 * 9 + 3 + 4 * 5 + 5 for cost in costs)
+        assert all(cost["passes"] == 5 for cost in costs)
         assert all(cost["device"] == "cpu" and cost["peak_memory_bytes"] > 0 for cost in costs)
         rows = read_scores(tmp_path / "out" / "scores.csv")
         assert [(r["subject"], r["slice"]) for r in rows] == [
@@ -229,7 +240,7 @@ class TestAllWriters:
 
     def test_a_batch_of_which_nothing_was_processed_costs_nothing_a_slice(self, tmp_path):
         volume, writing = Volume(tmp_path, "LPS"), writer(VolumeWriter, tmp_path)
-        volume.output["mask_share"] = torch.full((SHAPE[2],), torch.nan)
+        volume.output |= of_slices(torch.full((SHAPE[2],), torch.nan))
         state = SimpleNamespace(batch=[{"subject": "S"}], output=[volume.output], device="cpu", iteration_started=0.0)
         writing(SimpleNamespace(state=state, network=torch.nn.Linear(1, 1)))
         cost = json.loads((tmp_path / "out" / "S" / "S_cost.json").read_text())
@@ -241,6 +252,51 @@ class TestAllWriters:
         writer(VolumeWriter, tmp_path).write("S", volume.output)
         images = sorted(p.name for p in (tmp_path / "out" / "S").glob("*.nii.gz"))
         assert images == ["S_anomaly.nii.gz", "S_segmentation.nii.gz"]
+
+
+class TestAnyMethod:
+    """Slices are those processed, columns and files are those of the method, whatever it finds."""
+
+    def test_neither_scores_nor_evidence(self, tmp_path):
+        volume = Volume(tmp_path, "AIR")
+        volume.output |= {"slice_scores": {}, "processed": torch.tensor([False, True, False, False, True])}
+        writing = writer(VolumeWriter, tmp_path, method=None, overview=True)
+        writing.write("S", volume.output)
+        with (tmp_path / "out" / "S" / "S_scores.csv").open(newline="") as stream:
+            header, *rows = list(csv.reader(stream))
+        assert header == ["subject", "slice", "map_mean", "map_max"]
+        numbers = sorted(writing.slice_number(index, volume.output["image"]) for index in (1, 4))
+        assert [int(row[1]) for row in rows] == numbers
+        images = {path.name for path in (tmp_path / "out" / "S").glob("*.nii.gz")}
+        assert images == {"S_anomaly.nii.gz", "S_reconstruction.nii.gz", "S_segmentation.nii.gz"}
+
+    def test_several_scores_and_kinds_of_evidence(self, tmp_path):
+        volume = Volume(tmp_path, "PSL")
+        maps = random(3, *SHAPE, seed=7)
+        image = volume.output["image"]
+        volume.output["kl_map"] = MetaTensor(torch.from_numpy(volume.stored(maps)), meta=image.meta)
+        scores = {"kl": torch.arange(5.0), "cosine": torch.tensor([0.5, torch.nan, 0.25, 0.125, 1])}
+        volume.output |= {"slice_scores": scores, "processed": torch.tensor([True, False, True, True, True])}
+        writing = writer(VolumeWriter, tmp_path, overview=True)
+        writing.evidence = ("kl_map",)
+        writing.write("S", volume.output)
+        rows = read_scores(tmp_path / "out" / "S" / "S_scores.csv")
+        assert list(rows[0]) == ["subject", "slice", "kl", "cosine", "map_mean", "map_max"]
+        by_number = {writing.slice_number(index, image): index for index in (0, 2, 3, 4)}
+        assert {int(row["slice"]): (float(row["kl"]), float(row["cosine"])) for row in rows} == {
+            number: (scores["kl"][index], scores["cosine"][index]) for number, index in by_number.items()
+        }
+        # Evidence of several channels is 4D, and read back in the canonical orientation; other methods' is not stored.
+        assert np.array_equal(writing.read_planes("S", "kl_map"), maps)
+        assert not (tmp_path / "out" / "S" / "S_mask_density.nii.gz").exists()
+
+    def test_a_processed_slice_may_score_nothing(self, tmp_path):
+        """Whether a slice was processed is said by itself, not by its score."""
+        volume = Volume(tmp_path, "LPS")
+        volume.output |= {"processed": torch.tensor([True, False, False, False, False])}
+        writer(VolumeWriter, tmp_path).write("S", volume.output)
+        (row,) = read_scores(tmp_path / "out" / "S" / "S_scores.csv")
+        assert (row["slice"], row["mask_share"]) == ("0", "nan")
 
 
 class TestPreparedSlices:
@@ -264,7 +320,7 @@ class TestPreparedSlices:
         settings |= {"preprocessing": preprocessing, "min_component_size": 0}
         output = configured("postprocessing", "data/prepared_slices", **settings)(decollate_batch(batch)[1])
         writing = writer(PreparedSliceWriter, tmp_path)
-        writing.write("x", {**output, "mask_share": torch.tensor([0.125])})
+        writing.write("x", {**output, **of_slices(torch.tensor([0.125]))})
         wanted = {"anomaly": array[:1], "reconstruction": array, "mask_density": array[1:]}
         wanted["segmentation"] = array[:1] > 0.5
         for name, values in wanted.items():
@@ -296,7 +352,7 @@ class TestPictures:
         maps = {"anomaly_map": anomaly, "reconstruction": reconstruction, "pred": (anomaly > 1).astype(np.float32)}
         maps["mask_density"] = random(1, self.WIDTH, self.HEIGHT, seed=3)
         output = {key: MetaTensor(torch.from_numpy(value)) for key, value in maps.items()}
-        return output | {"image": image, "mask_share": torch.tensor([0.5])}
+        return output | {"image": image, **of_slices(torch.tensor([0.5]))}
 
     def test_pngs(self, tmp_path, output):
         writer(ImageWriter, tmp_path).write("x", output)
@@ -341,7 +397,7 @@ class TestPictures:
         outputs = decollate_batch({"image": batch["image"], "pred": pred, "reconstruction": batch["image"]})[0]
         output = configured("postprocessing", "data/oct2017", **settings, preprocessing=preprocessing)(outputs)
         writing = writer(ImageWriter, tmp_path)
-        writing.write("x", {**output, "mask_share": torch.tensor([0.5])})
+        writing.write("x", {**output, **of_slices(torch.tensor([0.5]))})
         segmentation = writing.read_planes("x", "segmentation")[0, ..., 0]
         assert segmentation.shape == (52, 40)
         assert segmentation[26:].all()
