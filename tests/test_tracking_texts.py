@@ -26,6 +26,7 @@ def test_parameters_can_be_read():
         "range": (80, None),
         "empty": {},
         "score": {"name": "signed", "inner": {"sigma": 2.0}},
+        "steps": [{"name": "Smooth", "size": 5}, {"size": 2}],
         "long": "y" * 900,
     }
     assert as_parameters(settings, "masked/") == {
@@ -37,6 +38,9 @@ def test_parameters_can_be_read():
         "masked/empty": "{}",
         "masked/score.name": "signed",
         "masked/score.inner.sigma": "2",
+        "masked/steps.Smooth.name": "Smooth",
+        "masked/steps.Smooth.size": "5",
+        "masked/steps.1.size": "2",
         "masked/long": "y" * LONGEST_VALUE,
     }
 

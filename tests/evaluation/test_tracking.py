@@ -61,10 +61,10 @@ def test_every_defined_number_is_tracked(tracked):
 def test_settings_and_data_are_tracked(tracked):
     folder, summary, _ = tracked
     parameters = dict(rows(folder, "select key, value from params"))
-    assert parameters["median_size"] == "3" and parameters["subjects"] == "2"
+    assert parameters["map_postprocessing.SmoothSlicesd.median_size"] == "3" and parameters["subjects"] == "2"
     assert parameters["methods"] == "masked, P = 0 (unmasked), bright sequence"
     assert parameters["masked/num_inference_steps"] == "3" and parameters["P _ 0 _unmasked_/score.weights"] == "-0.5, 1"
-    own = {key for key in parameters if "/" not in key}
+    own = {key.split(".")[0] for key in parameters if "/" not in key}
     assert own == {*summary["settings"], *summary["data"], "methods"}
     assert rows(folder, "select name from experiments where name != 'Default'") == [("an experiment",)]
     assert rows(folder, "select name, status from runs") == [("x" * 600, "FINISHED")]
