@@ -15,17 +15,23 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from scripts.export_model import export_model
-from scripts.serving import CheckRequestd, DescribeResultd, TakeMaskShared, optional_number, save_map, summarise
+from scripts.methods.masked_bernoulli import MaskedBernoulli
+from scripts.schedulers import BernoulliScheduler
+from scripts.serving import CheckRequestd, DescribeResultd, TakeSliceScoresd, optional_number, save_map, summarise
 from scripts.writers import VolumeWriter
 
 EXPOSED = ["noise_level", "probability_threshold", "num_inference_steps", "anomaly_threshold"]
 
 
-@pytest.mark.parametrize(
-    ("value", "number"), [(None, None), ("", None), (" ", None), ("0.25", 0.25), (3, 3), ("high", "high"), ([], [])]
-)
+@pytest.mark.parametrize(("value", "number"), [(None, None), ("", None), (" ", None), ("0.25", 0.25), (3, 3)])
 def test_numbers_as_clients_send_them(value: object, number: object):
     assert optional_number(value) == number
+
+
+@pytest.mark.parametrize("value", ["high", [], -1, "-0.5", True])
+def test_what_is_no_threshold_is_refused(value: object):
+    with pytest.raises(ValueError, match=r"anomaly_threshold must be a number in \[0, inf\]"):
+        optional_number(value)
 
 
 def test_every_part_of_the_configuration_follows_the_request():
@@ -87,7 +93,9 @@ def test_a_request_gives_what_the_workflow_writes(server: TinyServer, tmp_path: 
     assert 0 < data["pred"].sum() < data["pred"].numel()
     json.dumps(data["result"], allow_nan=False)
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
-    assert data["result"]["settings"].items() <= settings.items()
+    # What clients may set is the method's, but for the threshold.
+    stored = {**settings["method"], **settings}
+    assert data["result"]["settings"] == {key: stored[key] for key in data["result"]["settings"]}
     lines = (tmp_path / "out" / "S" / "S_scores.csv").read_text().splitlines()[1:]
     rows = [[float(x) for x in line.split(",")[1:]] for line in lines]
     np.testing.assert_allclose([list(row.values()) for row in data["result"]["slices"]], rows, rtol=0, atol=1e-5)
@@ -165,10 +173,29 @@ def volume() -> MetaTensor:
     return MetaTensor(torch.rand(1, 4, 5, 3), affine=torch.as_tensor(AFFINE), meta={"sform_code": 4})
 
 
-def test_the_mask_share_is_taken_from_the_map():
+def test_what_is_known_of_slices_is_taken_from_the_map():
     tensor = volume()
-    tensor.meta["mask_share"] = torch.tensor([[0.1, 0.2, torch.nan]])
-    assert TakeMaskShared()({"pred": tensor})["mask_share"].tolist()[:2] == pytest.approx([0.1, 0.2])
+    tensor.meta |= {
+        "processed": torch.tensor([[True, False]]),
+        "slice_scores": {"share": torch.tensor([[0.1, torch.nan]])},
+    }
+    taken = TakeSliceScoresd()({"pred": tensor})
+    assert taken["processed"].tolist() == [True, False]
+    assert taken["slice_scores"]["share"].shape == (2,) and taken["slice_scores"]["share"][0] == pytest.approx(0.1)
+
+
+def test_a_volume_is_summed_up_by_the_methods_own_scores():
+    slices = [{"share": 0.2, "map_mean": 1.0, "map_max": 3.0}, {"share": 0.4, "map_mean": 2.0, "map_max": 5.0}]
+    assert summarise(slices, ["share"]) == pytest.approx(
+        {"slices": 2, "share": 0.3, "share_max": 0.4, "map_mean": 1.5, "map_max": 5.0}
+    )
+    assert summarise([], ["share"]) == {
+        "slices": 0,
+        "share": None,
+        "share_max": None,
+        "map_mean": None,
+        "map_max": None,
+    }
 
 
 @pytest.mark.parametrize("name", ["S.1.nii.gz", "S.1.nrrd"])
@@ -207,7 +234,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
 def test_a_volume_without_processed_slices_has_no_scores(tmp_path: Path):
     (tmp_path / "datastore_v2.json").touch()
     data = {"image": volume(), "anomaly_map": volume(), "pred": volume(), "image_path": str(tmp_path / "S.nii.gz")}
-    shares = torch.full((3,), torch.nan)
-    described = DescribeResultd(VolumeWriter(None, 0.0), {"seed": 0})({**data, "mask_share": shares})["result"]
+    nothing = {
+        "processed": torch.zeros(3, dtype=torch.bool),
+        "slice_scores": {"mask_share": torch.full((3,), torch.nan)},
+    }
+    method = MaskedBernoulli(scheduler=BernoulliScheduler(), noise_level=2)
+    described = DescribeResultd(VolumeWriter(None, 0.0), method, {"seed": 0})({**data, **nothing})["result"]
     assert described["image_score"] is None and described["slices"] == []
-    assert described["volume"] == summarise([]) and described["volume"]["slices"] == 0
+    assert described["volume"] == summarise([], ["mask_share"]) and described["volume"]["slices"] == 0
