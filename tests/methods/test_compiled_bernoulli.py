@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import CODE_SHAPE, random_code, random_slices, tiny_denoiser, tiny_network
+from helpers import CODE_SHAPE, random_code, random_slices, tiny_network
 from masked_bernoulli_recording import L, assert_masks_for_real, inferer, method, run_slices
 from torch import nn
 
