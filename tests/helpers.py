@@ -117,10 +117,11 @@ def enlarged(density: np.ndarray, size: int) -> np.ndarray:
 
 def residual_slices(
     count: int = 3, channels: int = 2, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images with a background of 0, reconstructions and masks, different in every slice and channel."""
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Images with a background of 0, reconstructions and evidence, different in every slice and channel."""
     rng = np.random.default_rng(seed)
     image, reconstruction = rng.random((2, count, channels, 32, 32)).astype(np.float32)
     image[..., :5] = 0
     mask = rng.random((count, 6, 8, 8)) < rng.random((count, 1, 8, 8))
-    return torch.from_numpy(image), torch.from_numpy(reconstruction), torch.from_numpy(mask)
+    density = np.stack([enlarged(m.mean(axis=0), 32) for m in mask]).astype(np.float32)[:, None]
+    return torch.from_numpy(image), torch.from_numpy(reconstruction), {"mask_density": torch.from_numpy(density)}

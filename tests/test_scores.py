@@ -9,12 +9,15 @@ from helpers import enlarged, residual_slices
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
+from scripts.describe import describe
 from scripts.scores import (
     absolute_residual,
     bright_sequence,
-    describe_score,
+    evidence_map,
     mask_density,
+    needs,
     product,
+    resize_evidence,
     signed_residual,
     squared_residual,
     structural_dissimilarity,
@@ -86,10 +89,10 @@ def test_half_precision_is_squared_in_single(dtype):
     assert squared_residual(faint, torch.zeros_like(faint)).item() == pytest.approx(4e-8, rel=0.01)
 
 
-def test_mask_is_not_used():
+def test_evidence_is_not_used():
     image, reconstruction = torch.rand(1, 2, 4, 4), torch.rand(1, 2, 4, 4)
-    masks = [None, torch.zeros(1, 8, 2, 2, dtype=torch.bool), torch.ones(1, 8, 2, 2, dtype=torch.bool)]
-    first, *others = [squared_residual(image, reconstruction, mask) for mask in masks]
+    given = [None, {}, {"mask_density": torch.ones(1, 1, 4, 4)}]
+    first, *others = [squared_residual(image, reconstruction, evidence) for evidence in given]
     assert all(torch.equal(first, other) for other in others)
 
 
@@ -97,56 +100,52 @@ class TestEveryScore:
     @pytest.mark.parametrize("name", SCORES)
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_shape_type_and_sign(self, name, dtype):
-        image, reconstruction, mask = residual_slices()
-        result = SCORES[name](image.to(dtype), reconstruction.to(dtype), mask)
+        image, reconstruction, evidence = residual_slices()
+        result = SCORES[name](image.to(dtype), reconstruction.to(dtype), evidence)
         assert result.shape == (3, 1, SIZE, SIZE)
         assert result.dtype == torch.float32
         assert result.isfinite().all()
         assert result.min() >= 0
         assert result.max() > 0.05
-        single = SCORES[name](image.to(dtype).float(), reconstruction.to(dtype).float(), mask)
+        single = SCORES[name](image.to(dtype).float(), reconstruction.to(dtype).float(), evidence)
         torch.testing.assert_close(result, single)
 
     @pytest.mark.parametrize("name", SCORES)
     def test_a_batch_equals_its_single_runs(self, name):
-        image, reconstruction, mask = residual_slices()
+        image, reconstruction, evidence = residual_slices()
         image[1, :, 8:] *= 0.2
-        whole = SCORES[name](image, reconstruction, mask)
+        whole = SCORES[name](image, reconstruction, evidence)
         for row in range(3):
             one = slice(row, row + 1)
-            torch.testing.assert_close(whole[one], SCORES[name](image[one], reconstruction[one], mask[one]))
+            torch.testing.assert_close(
+                whole[one], SCORES[name](image[one], reconstruction[one], {k: v[one] for k, v in evidence.items()})
+            )
         assert not torch.allclose(whole[0], whole[1], atol=0.01)
 
     @pytest.mark.parametrize("name", SCORES)
     def test_inputs_stay_as_they_were(self, name):
         given = residual_slices()
-        before = [x.clone() for x in given]
+        before = [given[0].clone(), given[1].clone(), given[2]["mask_density"].clone()]
         SCORES[name](*given)
-        assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
+        after = [*given[:2], given[2]["mask_density"]]
+        assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
     @pytest.mark.parametrize("name", SCORES)
     def test_a_perfect_reconstruction_of_a_constant_image(self, name):
         """Only the mask can tell anything then."""
         image = torch.full((1, 2, SIZE, SIZE), 0.6)
-        mask = torch.ones(1, 6, CODE, CODE, dtype=torch.bool)
-        result = SCORES[name](image, image.clone(), mask)
+        evidence = {"mask_density": torch.ones(1, 1, SIZE, SIZE)}
+        result = SCORES[name](image, image.clone(), evidence)
         wanted = {"density": 1.0, "smooth density": 1.0, "sum": 2.0}.get(name, 0.0)
         # Gaussians fade towards the border.
         torch.testing.assert_close(result[..., 8:-8, 8:-8], torch.full((1, 1, 16, 16), wanted), atol=1e-3, rtol=0)
 
-    @pytest.mark.parametrize("name", ["density", "smooth density", "product", "sum"])
-    def test_the_mask_or_its_density_give_the_same_map(self, name):
-        image, reconstruction, mask = residual_slices()
-        density = np.stack([enlarged(m, SIZE) for m in mask.float().mean(dim=1).numpy()])
-        from_density = SCORES[name](image, reconstruction, torch.from_numpy(density).float()[:, None])
-        torch.testing.assert_close(SCORES[name](image, reconstruction, mask), from_density)
-
     @pytest.mark.parametrize("name", [name for name in SCORES if name not in ("density", "smooth density")])
     def test_channels_are_not_mixed_up(self, name):
         """Swapping them changes what a score finds, unless it treats them alike."""
-        image, reconstruction, mask = residual_slices()
-        swapped = SCORES[name](image.flip(1), reconstruction.flip(1), mask)
-        alike = torch.allclose(swapped, SCORES[name](image, reconstruction, mask), atol=1e-4)
+        image, reconstruction, evidence = residual_slices()
+        swapped = SCORES[name](image.flip(1), reconstruction.flip(1), evidence)
+        alike = torch.allclose(swapped, SCORES[name](image, reconstruction, evidence), atol=1e-4)
         assert alike == (name in ("squared", "structure", "product", "sum"))
 
 
@@ -241,35 +240,61 @@ class TestStructure:
         torch.testing.assert_close(structural_dissimilarity(image, image), torch.zeros_like(image), atol=1e-4, rtol=0)
 
 
-class TestDensity:
+class TestEvidence:
     @pytest.mark.parametrize("sigma", [0, 1.5])
-    def test_against_numpy(self, sigma):
-        image, reconstruction, mask = residual_slices()
-        result = planes(mask_density(image, reconstruction, mask, sigma=sigma))
-        for found, m in zip(result, mask.numpy(), strict=True):
+    @pytest.mark.parametrize("score", [mask_density, partial(evidence_map, name="mask_density")])
+    def test_density_against_numpy(self, score, sigma):
+        image, reconstruction, _ = residual_slices()
+        mask = np.random.default_rng(5).random((3, 6, CODE, CODE)) < 0.4
+        given = torch.from_numpy(mask.mean(axis=1, keepdims=True))
+        evidence = {"mask_density": resize_evidence(given, image.shape[2:])}
+        result = planes(score(image, reconstruction, evidence, sigma=sigma))
+        for found, m in zip(result, mask, strict=True):
             wanted = gaussian(enlarged(m.mean(axis=0), SIZE), sigma)
             assert np.allclose(found, wanted, atol=3e-4 if sigma else 1e-6)
             assert found.std() > 0.05
             assert found.max() <= 1
 
-    def test_a_mask_of_the_images_size_is_not_interpolated(self):
-        mask = torch.rand(2, 4, 9, 7, generator=torch.Generator().manual_seed(0)) > 0.5
-        image = torch.zeros(2, 1, 9, 7)
-        assert torch.equal(mask_density(image, image, mask)[:, 0], mask.float().mean(dim=1))
+    def test_a_map_is_the_sum_over_its_channels_and_not_negative(self):
+        image, reconstruction, _ = residual_slices()
+        values = torch.randn(3, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        found = planes(evidence_map(image, reconstruction, {"kl": values}, name="kl"))
+        assert np.allclose(found, values.double().numpy().sum(axis=1).clip(0), atol=1e-5)
+        assert (found == 0).any() and (found > 0).any()
+
+    def test_evidence_of_the_images_size_is_not_interpolated(self):
+        evidence = torch.rand(2, 4, 9, 7, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(resize_evidence(evidence, (9, 7)), evidence)
 
     def test_images_need_not_be_square(self):
-        image = torch.zeros(1, 1, 24, 16)
-        mask = torch.zeros(1, 2, 6, 4)
-        mask[0, :, 5, 0] = 1
-        found = planes(mask_density(image, image, mask))[0]
-        assert found.shape == (24, 16)
-        assert np.unravel_index(found.argmax(), found.shape) in [(22, 0), (22, 1), (23, 0), (23, 1)]
+        evidence = torch.zeros(1, 2, 6, 4)
+        evidence[0, :, 5, 0] = 1
+        found = resize_evidence(evidence, (24, 16))
+        assert found.shape == (1, 2, 24, 16)
+        for channel in found[0].numpy():
+            assert np.unravel_index(channel.argmax(), channel.shape) in [(22, 0), (22, 1), (23, 0), (23, 1)]
 
-    @pytest.mark.parametrize("score", [mask_density, partial(product, scores=[squared_residual, mask_density])])
-    def test_without_a_mask(self, score):
+    @pytest.mark.parametrize(
+        "score",
+        [
+            mask_density,
+            partial(product, scores=[squared_residual, mask_density]),
+            partial(evidence_map, name="mask_density"),
+        ],
+    )
+    @pytest.mark.parametrize(("evidence", "there"), [(None, "none"), ({}, "none"), ({"kl": None, "x": None}, "kl, x")])
+    def test_without_the_evidence(self, score, evidence, there):
         image, reconstruction, _ = residual_slices()
-        with pytest.raises(ValueError, match=r"mask_density: this score needs the mask.*no S_mask_density file"):
-            score(image, reconstruction)
+        message = f"needs the evidence 'mask_density'; the method or its stored results have {there}"
+        with pytest.raises(ValueError, match=message):
+            score(image, reconstruction, evidence)
+
+    def test_what_scores_need(self):
+        nested = partial(product, scores=[partial(evidence_map, name="kl"), partial(mask_density, sigma=2)])
+        both = partial(weighted_sum, scores=[nested, squared_residual, mask_density], weights=[1, 1, 1])
+        assert needs(squared_residual) == needs(partial(signed_residual, weights=[1])) == ()
+        assert needs(mask_density) == needs(partial(mask_density, sigma=1)) == ("mask_density",)
+        assert needs(both) == ("kl", "mask_density")
 
 
 class TestBrightSequence:
@@ -318,35 +343,35 @@ class TestBrightSequence:
 
 class TestSeveral:
     def test_product_is_the_geometric_mean(self):
-        image, reconstruction, mask = residual_slices()
+        image, reconstruction, evidence = residual_slices()
         parts = [squared_residual, SCORES["signed"], mask_density]
-        maps = [planes(part(image, reconstruction, mask)).astype(np.float64) for part in parts]
-        result = planes(product(image, reconstruction, mask, scores=parts))
+        maps = [planes(part(image, reconstruction, evidence)).astype(np.float64) for part in parts]
+        result = planes(product(image, reconstruction, evidence, scores=parts))
         assert np.allclose(result, np.cbrt(maps[0] * maps[1] * maps[2]), atol=1e-5)
         assert not result[maps[1] == 0].any() and (maps[1] == 0).any()
         torch.testing.assert_close(
-            product(image, reconstruction, mask, scores=parts[:1]), squared_residual(image, reconstruction)
+            product(image, reconstruction, evidence, scores=parts[:1]), squared_residual(image, reconstruction)
         )
 
     def test_sum(self):
-        image, reconstruction, mask = residual_slices()
+        image, reconstruction, evidence = residual_slices()
         parts, weights = [squared_residual, SCORES["bright"], mask_density], [0.5, 0, 3]
-        maps = [planes(part(image, reconstruction, mask)) for part in parts]
-        result = planes(weighted_sum(image, reconstruction, mask, scores=parts, weights=weights))
+        maps = [planes(part(image, reconstruction, evidence)) for part in parts]
+        result = planes(weighted_sum(image, reconstruction, evidence, scores=parts, weights=weights))
         assert np.allclose(result, 0.5 * maps[0] + 3 * maps[2], atol=1e-6)
 
     def test_nested(self):
-        image, reconstruction, mask = residual_slices()
+        image, reconstruction, evidence = residual_slices()
         both = partial(weighted_sum, scores=[squared_residual, absolute_residual], weights=[1, 1])
-        result = product(image, reconstruction, mask, scores=[both, mask_density])
+        result = product(image, reconstruction, evidence, scores=[both, mask_density])
         difference = (image - reconstruction).abs()
         total = (difference.square() + difference).sum(dim=1, keepdim=True)
-        torch.testing.assert_close(result, (total * mask_density(image, reconstruction, mask)).sqrt())
+        torch.testing.assert_close(result, (total * mask_density(image, reconstruction, evidence)).sqrt())
 
 
 class TestErrors:
     @pytest.mark.parametrize(
-        "score", [squared_residual, absolute_residual, signed_residual, structural_dissimilarity], ids=describe_score
+        "score", [squared_residual, absolute_residual, signed_residual, structural_dissimilarity], ids=describe
     )
     @pytest.mark.parametrize("weights", [[], [1], [1, 2, 3]])
     def test_another_number_of_weights(self, score, weights):
@@ -368,7 +393,7 @@ class TestErrors:
             structural_dissimilarity,
             partial(weighted_sum, scores=[squared_residual, absolute_residual]),
         ],
-        ids=lambda score: str(describe_score(score)),
+        ids=lambda score: str(describe(score)),
     )
     @pytest.mark.parametrize("weights", [[1, -0.5], [-1, -1], [1, -1]])
     def test_negative_weights_are_for_signed_residuals(self, score, weights):

@@ -10,7 +10,7 @@ from monai.transforms import Compose, RandAffined, RandFlipd, RandGaussianNoised
 from torch.utils.data import DataLoader
 
 from scripts.data.selection import SliceSelector
-from scripts.data.slices import DrawSampler, HealthySliceDataset, healthy_slices
+from scripts.data.slices import DrawSampler, SliceDataset, classed_slices
 from scripts.failures import SubjectFailures
 
 ALL = SliceSelector()
@@ -31,12 +31,20 @@ def plain(image: torch.Tensor) -> np.ndarray:
     return np.asarray(image)
 
 
-def dataset(data: list[dict], **kwargs) -> HealthySliceDataset:
+def healthy_slices(item: dict, selector: SliceSelector, all_healthy: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of class 0 and their indices."""
+    slices, indices, classes = classed_slices(item, selector, all_healthy)
+    assert classes.dtype == torch.int64 and set(classes.tolist()) <= {0, 1}
+    assert len(slices) == len(indices) == len(classes)
+    return slices[classes == 0], indices[classes == 0]
+
+
+def dataset(data: list[dict], **kwargs) -> SliceDataset:
     kwargs = {"preprocessing": lambda item: item, "slice_selector": ALL, "progress": False} | kwargs
-    return HealthySliceDataset(data, **kwargs)
+    return SliceDataset(data, **kwargs)
 
 
-def images(data: HealthySliceDataset, order=None) -> dict[int, np.ndarray]:
+def images(data: SliceDataset, order=None) -> dict[int, np.ndarray]:
     return {i: plain(data[i]["image"]).copy() for i in (range(len(data)) if order is None else order)}
 
 
@@ -171,6 +179,32 @@ def augmentation() -> list:
         RandScaleIntensityd("image", prob=0.9, factors=0.3, channel_wise=True),
         RandGaussianNoised("image", prob=0.9, std=0.1),
     ]
+
+
+class TestClasses:
+    def test_all_slices_with_their_class(self):
+        data = [subject(0, lesions=(0, 3)), subject(1, healthy=False), subject(2)]
+        kept = dataset(data, keep="all")
+        assert [int(kept[i]["class"]) for i in range(len(kept))] == [1, 0, 0, 1, 0] + [1] * 5 + [0] * 5
+        wanted = np.concatenate([np.moveaxis(plain(item["image"]), -1, 0) for item in data])
+        assert np.array_equal(np.stack(list(images(kept).values())), wanted)
+
+    def test_the_class_stays_with_the_augmented_slice(self):
+        kept = dataset([subject(0, lesions=(2,))], keep="all", transform=augmentation())
+        assert [int(kept[i + 5]["class"]) for i in range(5)] == [0, 0, 1, 0, 0]
+
+    def test_healthy_slices_have_no_class(self):
+        assert "class" not in dataset([subject(0)])[0]
+
+    def test_both_classes_are_wanted(self):
+        with pytest.raises(ValueError, match=r"no diseased slice in 1 subject\(s\)"):
+            dataset([subject(0)], keep="all")
+        with pytest.raises(ValueError, match=r"no healthy slice in 1 subject\(s\)"):
+            dataset([subject(0, lesions=range(5))], keep="all")
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="keep must be 'healthy' or 'all', got 'ill'"):
+            dataset([subject(0)], keep="ill")
 
 
 class TestAugmentation:

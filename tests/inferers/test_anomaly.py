@@ -1,4 +1,4 @@
-"""Masked Bernoulli denoising of volumes: selection of slices, meta data, modes."""
+"""The inferer of all methods: selection of slices, batches, meta data, modes, with masked Bernoulli diffusion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
-    CODE_SHAPE,
     IMAGE_SIZE,
     enlarged,
     random_slices,
@@ -20,6 +19,7 @@ from masked_bernoulli_recording import (
     assert_masks_for_real,
     inferer,
     recording_network,
+    run_slices,
 )
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import SpatialPad
@@ -34,13 +34,13 @@ from scripts.scores import signed_residual, structural_dissimilarity
 def test_volume_is_its_slices():
     run, network, volume = inferer(sw_batch_size=2), tiny_network(), random_volume(5)
     result = run.run_volume(volume, network)
-    output = run.run_slices(volume.permute(3, 0, 1, 2), torch.arange(5), network)
+    output = run_slices(run, volume.permute(3, 0, 1, 2), torch.arange(5), network)
     assert_masks_for_real(output)
     for d in range(5):
-        torch.testing.assert_close(result["anomaly_map"][..., d], output.anomaly_map[d])
-        torch.testing.assert_close(result["reconstruction"][..., d], output.reconstruction[d])
-        torch.testing.assert_close(result["mask_density"][..., d], output.mask_density[d])
-    assert torch.equal(result["mask_share"], output.mask_share)
+        torch.testing.assert_close(result.anomaly_map[..., d], output.anomaly_map[d])
+        torch.testing.assert_close(result.reconstruction[..., d], output.reconstruction[d])
+        torch.testing.assert_close(result.evidence["mask_density"][..., d], output.mask_density[d])
+    assert torch.equal(result.slice_scores["mask_share"], output.mask_share)
 
 
 def test_five_dimensional_input():
@@ -49,7 +49,7 @@ def test_five_dimensional_input():
     maps = run(batch, network)
     assert maps.shape == (2, 1, 16, 16, 3)
     for row in range(2):
-        torch.testing.assert_close(maps[row], run.run_volume(batch[row], network)["anomaly_map"])
+        torch.testing.assert_close(maps[row], run.run_volume(batch[row], network).anomaly_map)
 
 
 def test_four_dimensional_input():
@@ -58,19 +58,19 @@ def test_four_dimensional_input():
     assert maps.shape == (3, 1, 16, 16)
     assert type(maps) is torch.Tensor
     for row in range(3):
-        alone = run.run_slices(slices[row : row + 1], torch.tensor([0]), network)
+        alone = run_slices(run, slices[row : row + 1], torch.tensor([0]), network)
         torch.testing.assert_close(maps[row], alone.anomaly_map[0], atol=1e-5, rtol=1e-5)
 
 
 def test_encoded_slices_need_no_encoder():
     run, network, slices = inferer(sw_batch_size=2), tiny_network(), random_slices(3)
-    expected = run.run_slices(slices, torch.arange(3), network)
+    expected = run_slices(run, slices, torch.arange(3), network)
     probability = run.encode(slices, network)
     with torch.no_grad():
         torch.testing.assert_close(probability, network.autoencoder.encode(slices))
     assert not probability.requires_grad
     network.autoencoder.encode = None
-    output = run.run_slices(slices, torch.arange(3), network, probability)
+    output = run_slices(run, slices, torch.arange(3), network, probability)
     assert torch.equal(output.mask, expected.mask)
     assert torch.equal(output.reconstruction, expected.reconstruction)
 
@@ -91,14 +91,19 @@ def test_slices_outside_the_selection(selector, selected):
     everything = inferer().run_volume(volume, network)
     for d in range(5):
         if d in selected:
-            for key in ("anomaly_map", "reconstruction", "mask_density"):
-                torch.testing.assert_close(result[key][..., d], everything[key][..., d], atol=1e-5, rtol=1e-5)
-            assert result["anomaly_map"][..., d].any() and result["mask_density"][..., d].any()
-            assert result["mask_share"][d] == everything["mask_share"][d]
+            for found, whole in (
+                (result.anomaly_map, everything.anomaly_map),
+                (result.reconstruction, everything.reconstruction),
+                (result.evidence["mask_density"], everything.evidence["mask_density"]),
+            ):
+                torch.testing.assert_close(found[..., d], whole[..., d], atol=1e-5, rtol=1e-5)
+            assert result.processed[d]
+            assert result.anomaly_map[..., d].any() and result.evidence["mask_density"][..., d].any()
+            assert result.slice_scores["mask_share"][d] == everything.slice_scores["mask_share"][d]
         else:
-            assert not result["anomaly_map"][..., d].any() and not result["mask_density"][..., d].any()
-            assert torch.equal(result["reconstruction"][..., d], volume[..., d])
-            assert result["mask_share"][d].isnan()
+            assert not result.anomaly_map[..., d].any() and not result.evidence["mask_density"][..., d].any()
+            assert torch.equal(result.reconstruction[..., d], volume[..., d])
+            assert result.slice_scores["mask_share"][d].isnan() and not result.processed[d]
 
 
 @pytest.mark.parametrize("shape", [(6, 2, 16, 16), (2, 2, 16, 16, 3)])
@@ -119,21 +124,17 @@ def test_volumes_with_different_selections():
     selected = [[0, 1, 2, 3], [1, 3], []]
     for volume, result, indices in zip(volumes, results, selected, strict=True):
         others = [d for d in range(4) if d not in indices]
-        assert result["mask"].shape == (4, *CODE_SHAPE) and result["mask"].dtype == torch.bool
-        assert result["mask_growth"].shape == (4, L)
-        assert not result["mask"][others].any()
-        assert result["mask_growth"][others].isnan().all()
-        assert result["mask_share"].isnan().nonzero().flatten().tolist() == others
-        assert torch.equal(result["reconstruction"][..., others], volume[..., others])
-        assert not result["anomaly_map"][..., others].any() and not result["mask_density"][..., others].any()
+        assert result.processed.nonzero().flatten().tolist() == indices
+        assert result.slice_scores["mask_share"].isnan().nonzero().flatten().tolist() == others
+        assert torch.equal(result.reconstruction[..., others], volume[..., others])
+        assert not result.anomaly_map[..., others].any() and not result.evidence["mask_density"][..., others].any()
         if indices:
-            alone = run.run_slices(volume[..., indices].permute(3, 0, 1, 2), torch.tensor(indices), network)
+            alone = run_slices(run, volume[..., indices].permute(3, 0, 1, 2), torch.tensor(indices), network)
             assert_masks_for_real(alone)
-            assert torch.equal(result["mask"][indices], alone.mask)
-            torch.testing.assert_close(result["mask_growth"][indices], alone.mask_growth)
-            torch.testing.assert_close(result["mask_share"][indices], alone.mask_share)
+            torch.testing.assert_close(result.slice_scores["mask_share"][indices], alone.mask_share)
             for key in ("reconstruction", "anomaly_map", "mask_density"):
-                found = result[key][..., indices].permute(3, 0, 1, 2)
+                whole = result.evidence[key] if key in result.evidence else getattr(result, key)
+                found = whole[..., indices].permute(3, 0, 1, 2)
                 torch.testing.assert_close(found, getattr(alone, key), atol=1e-5, rtol=1e-5)
 
 
@@ -144,11 +145,14 @@ def test_encoded_volumes_need_no_encoder():
     run, network = inferer(slice_selector=SliceSelector(min_foreground=0.5)), tiny_network()
     expected = run.run_volumes(volumes, network)
     chosen = torch.stack([volumes[b, ..., d] for b, d in ((0, 0), (0, 2), (1, 0), (1, 1), (1, 2))])
-    probability = run.encode(chosen, network)
+    selected = run.encode_volumes(volumes, network)
+    assert torch.equal(selected.images, chosen)
+    assert selected.places.tolist() == [0, 2, 0, 1, 2] and selected.counts == [2, 3]
+    torch.testing.assert_close(selected.encoded, run.encode(chosen, network))
     network.autoencoder.encode = None
-    for result, other in zip(run.run_volumes(volumes, network, probability), expected, strict=True):
-        torch.testing.assert_close(result["anomaly_map"], other["anomaly_map"])
-        assert torch.equal(result["mask"], other["mask"])
+    for result, other in zip(run.restore_volumes(selected, network), expected, strict=True):
+        torch.testing.assert_close(result.anomaly_map, other.anomaly_map)
+        assert torch.equal(result.processed, other.processed)
 
 
 def test_no_slice_selected():
@@ -156,11 +160,11 @@ def test_no_slice_selected():
     volume = random_volume(4)
     run = inferer(slice_selector=SliceSelector((80, 128)))
     result = run.run_volume(volume, network)
-    assert result["anomaly_map"].shape == (1, 16, 16, 4)
-    assert not result["anomaly_map"].any()
-    assert result["mask_density"].shape == (1, 16, 16, 4) and not result["mask_density"].any()
-    assert torch.equal(result["reconstruction"], volume)
-    assert result["mask_share"].shape == (4,) and result["mask_share"].isnan().all()
+    assert result.anomaly_map.shape == (1, 16, 16, 4)
+    assert not result.anomaly_map.any()
+    assert result.evidence["mask_density"].shape == (1, 16, 16, 4) and not result.evidence["mask_density"].any()
+    assert torch.equal(result.reconstruction, volume)
+    assert result.slice_scores["mask_share"].shape == (4,) and result.slice_scores["mask_share"].isnan().all()
     assert not calls
     maps = run(volume[None], network)
     assert maps.shape == (1, 1, 16, 16, 4) and not maps.any()
@@ -171,29 +175,21 @@ def test_input_is_left_alone(slice_range):
     volume = random_volume(3)
     before = volume.clone()
     result = inferer(slice_selector=SliceSelector(slice_range)).run_volume(volume, tiny_network())
-    result["reconstruction"].zero_()
-    result["mask_density"].fill_(7)
+    result.reconstruction.zero_()
+    result.evidence["mask_density"].fill_(7)
     assert torch.equal(volume, before)
-    assert not (result["anomaly_map"] == 7).any()
+    assert not (result.anomaly_map == 7).any()
 
 
 def test_anomaly_map_is_exchangeable():
-    def score(image, reconstruction, mask):
+    def score(image, reconstruction, evidence):
         assert image.shape == reconstruction.shape == (2, 2, 16, 16)
-        assert mask.shape == (2, *CODE_SHAPE) and mask.dtype == torch.bool
-        return mask.float().mean(dim=(1, 2, 3)).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+        assert evidence["mask_density"].shape == (2, 1, 16, 16)
+        return evidence["mask_density"].mean(dim=(1, 2, 3)).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
 
     result = inferer(anomaly_map=score).run_volume(random_volume(2), tiny_network())
-    assert torch.equal(result["anomaly_map"][0, 5, 6], result["mask_share"])
-    assert result["mask_share"].min() > 0
-
-
-def test_mask_is_kept_only_on_demand():
-    output = inferer(return_mask=False).run_slices(random_slices(2), torch.arange(2), tiny_network())
-    assert output.mask is None and output.mask_growth is None
-    assert output.mask_share.shape == (2,)
-    kept = inferer(return_mask=True).run_slices(random_slices(2), torch.arange(2), tiny_network())
-    assert torch.equal(output.mask_density, kept.mask_density)
+    torch.testing.assert_close(result.anomaly_map[0, 5, 6], result.slice_scores["mask_share"])
+    assert result.slice_scores["mask_share"].min() > 0
 
 
 def test_mask_density_is_the_mean_of_the_mask_on_the_images_grid():
@@ -201,14 +197,18 @@ def test_mask_density_is_the_mean_of_the_mask_on_the_images_grid():
     volume[..., [1, 3]] = 0
     run = inferer(slice_selector=SliceSelector(min_foreground=0.5), sw_batch_size=1)
     result = run.run_volume(volume, tiny_network())
-    assert result["mask_density"].shape == (1, 16, 16, 4) and result["mask_density"].dtype == torch.float32
+    assert (
+        result.evidence["mask_density"].shape == (1, 16, 16, 4)
+        and result.evidence["mask_density"].dtype == torch.float32
+    )
+    assert len(run.method.masks) == len(indices)
     for d in indices:
-        density = result["mask"][d].double().mean(dim=0).numpy()
+        density = run.method.masks[indices.index(d)][0].double().mean(dim=0).numpy()
         assert density.std() > 0.05
-        found = result["mask_density"][0, ..., d]
+        found = result.evidence["mask_density"][0, ..., d]
         np.testing.assert_allclose(found.numpy(), enlarged(density, IMAGE_SIZE), atol=1e-6)
         # Linear interpolation by a whole factor keeps the mean.
-        assert found.mean().item() == pytest.approx(result["mask_share"][d].item(), abs=1e-6)
+        assert found.mean().item() == pytest.approx(result.slice_scores["mask_share"][d].item(), abs=1e-6)
 
 
 # Metadata
@@ -229,12 +229,15 @@ def test_meta_data_of_the_map_hold_the_mask_share():
     volumes = MetaTensor(torch.stack([random_volume(3), random_volume(3, seed=1)]), meta={"filename_or_obj": "two"})
     network, own = tiny_network(), inferer(slice_selector=SliceSelector(slice_range=[1, 3]))
     maps = own(volumes, network)
-    expected = torch.stack([result["mask_share"] for result in own.run_volumes(volumes, network)])
-    torch.testing.assert_close(maps.meta["mask_share"], expected, equal_nan=True)
+    expected = torch.stack([result.slice_scores["mask_share"] for result in own.run_volumes(volumes, network)])
+    torch.testing.assert_close(maps.meta["slice_scores"]["mask_share"], expected, equal_nan=True)
     assert expected[:, 0].isnan().all() and len(expected[:, 1:].unique()) == 4
-    assert "mask_share" not in volumes.meta
+    assert torch.equal(maps.meta["processed"], ~expected.isnan())
+    assert not {"processed", "slice_scores"} & volumes.meta.keys()
     # As a server takes the only item of its batch, and as a data loader takes the batch apart.
-    torch.testing.assert_close(own(volumes[:1], network)[0].meta["mask_share"], expected[:1], equal_nan=True)
+    torch.testing.assert_close(
+        own(volumes[:1], network)[0].meta["slice_scores"]["mask_share"], expected[:1], equal_nan=True
+    )
 
 
 def test_applied_operations_survive_to_be_inverted():
@@ -301,7 +304,7 @@ def test_evaluation_mode_stays():
 def test_amp_decides_whatever_surrounds_it(amp):
     network, calls = recording_network()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not amp):
-        output = inferer(amp=amp).run_slices(random_slices(2), torch.arange(2), network)
+        output = run_slices(inferer(amp=amp), random_slices(2), torch.arange(2), network)
         assert torch.is_autocast_enabled("cpu") is not amp
     assert_masks_for_real(output)
     assert all(call["autocast"] is amp for call in calls)
@@ -314,8 +317,8 @@ def test_amp_decides_whatever_surrounds_it(amp):
 def test_amp_is_close_to_single_precision():
     """At the last bit some draws differ; as a whole the code must not."""
     slices, indices, network = random_slices(3), torch.arange(3), tiny_network()
-    single = inferer(amp=False).run_slices(slices, indices, network)
-    half = inferer(amp=True).run_slices(slices, indices, network)
+    single = run_slices(inferer(amp=False), slices, indices, network)
+    half = run_slices(inferer(amp=True), slices, indices, network)
     assert (single.mask != half.mask).float().mean() < 0.1
     assert (single.mask_share - half.mask_share).abs().max() < 0.05
 
@@ -326,5 +329,5 @@ def test_amp_is_close_to_single_precision():
 def test_amp_is_not_for_the_score(score):
     """Convolutions in bfloat16 would leave 8 bits of a map, and another one than a later run makes of its images."""
     slices = random_slices(2)
-    output = inferer(amp=True, anomaly_map=score).run_slices(slices, torch.arange(2), tiny_network())
-    torch.testing.assert_close(output.anomaly_map, score(slices, output.reconstruction, output.mask))
+    output = run_slices(inferer(amp=True, anomaly_map=score), slices, torch.arange(2), tiny_network())
+    torch.testing.assert_close(output.anomaly_map, score(slices, output.reconstruction))

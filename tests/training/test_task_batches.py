@@ -6,8 +6,9 @@ import torch
 from helpers import random_slices, tiny_network
 from monai.data import MetaTensor
 
+from scripts.methods.masked_bernoulli import FlipTask
 from scripts.schedulers import BernoulliScheduler
-from scripts.training.prepare_batch import BernoulliPrepareBatch, ImagePrepareBatch
+from scripts.training import ImagePrepareBatch, TaskPrepareBatch
 
 STEPS = 1000
 
@@ -29,9 +30,9 @@ class Threshold(torch.nn.Module):
         return (torch.rand_like(probability) < probability).to(probability.dtype)
 
 
-def prepare(autoencoder=None, steps: int = STEPS, **kwargs) -> BernoulliPrepareBatch:
+def prepare(autoencoder=None, steps: int = STEPS, max_noise_level=None, **kwargs) -> TaskPrepareBatch:
     scheduler = BernoulliScheduler(steps, schedule="linear_beta", beta_start=1e-4, beta_end=0.02)
-    return BernoulliPrepareBatch(autoencoder or Threshold(), scheduler, **kwargs)
+    return TaskPrepareBatch(FlipTask(autoencoder or Threshold(), scheduler, max_noise_level), **kwargs)
 
 
 def pictures(count: int, size: int = 8, seed: int = 0) -> torch.Tensor:
@@ -51,7 +52,7 @@ def test_images_are_their_own_target():
     assert torch.equal(second, image)
 
 
-@pytest.mark.parametrize("key", ["image", "probability"])
+@pytest.mark.parametrize("key", ["image", "latent"])
 def test_target_is_what_noise_flipped(key):
     image = pictures(6)
     code = (image > 0.5).float()
@@ -112,7 +113,7 @@ def test_the_code_is_drawn_anew_from_a_cached_probability():
     """Time and noise aside, bits are set as often as the cache says."""
     probability = torch.linspace(0, 1, 11).reshape(1, 11, 1, 1).expand(4, -1, 60, 60).contiguous()
     torch.manual_seed(2)
-    noisy, target, _, _ = prepare()({"probability": probability}, "cpu")
+    noisy, target, _, _ = prepare()({"latent": probability}, "cpu")
     code = torch.logical_xor(noisy.bool(), target.bool()).float()
     assert torch.allclose(code.mean(dim=(0, 2, 3)), torch.linspace(0, 1, 11), atol=0.02)
     assert not code[:, 0].any()
@@ -126,7 +127,7 @@ def test_image_and_cache_agree():
         probability = autoencoder.encode(images)
     batch = prepare(autoencoder)
     drawn = []
-    for data in ({"image": images}, {"probability": probability}):
+    for data in ({"image": images}, {"latent": probability}):
         torch.manual_seed(4)
         noisy, target, _, kwargs = batch(data, "cpu")
         drawn.append((noisy, target, kwargs["timesteps"]))
@@ -138,7 +139,7 @@ def test_bytes_are_255ths():
     drawn = []
     for probability in (values, values.float() / 255):
         torch.manual_seed(4)
-        drawn.append(prepare()({"probability": probability}, "cpu")[:2])
+        drawn.append(prepare()({"latent": probability}, "cpu")[:2])
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
     code = torch.logical_xor(drawn[0][0].bool(), drawn[0][1].bool())
     assert code[..., 255].all() and not code[..., 0].any()
@@ -146,15 +147,12 @@ def test_bytes_are_255ths():
 
 def test_a_cached_batch_never_encodes():
     autoencoder = Threshold()
-    prepare(autoencoder)({"probability": pictures(2)}, "cpu")
+    prepare(autoencoder)({"latent": pictures(2)}, "cpu")
     assert autoencoder.autocast == []
 
 
-def test_the_autoencoder_is_frozen():
-    autoencoder = tiny_network().autoencoder.train()
-    noisy, target, _, _ = prepare(autoencoder)({"image": random_slices(2)}, "cpu")
-    assert not autoencoder.training
-    assert not any(p.requires_grad for p in autoencoder.parameters())
+def test_no_gradient_leaves_the_task():
+    noisy, target, _, _ = prepare(tiny_network().autoencoder)({"image": random_slices(2)}, "cpu")
     assert not noisy.requires_grad
     assert not target.requires_grad
 
@@ -216,5 +214,7 @@ class TestMaxNoiseLevel:
 
     @pytest.mark.parametrize("level", [0, -1, STEPS + 1, 2.5, 0.5])
     def test_outside_the_process(self, level):
-        with pytest.raises(ValueError, match=rf"max_noise_level must be a whole number in 1\.\.1000, got {level}"):
+        with pytest.raises(
+            ValueError, match=rf"FlipTask: max_noise_level must be a whole number in \[1, 1000\], got {level}"
+        ):
             prepare(max_noise_level=level)
