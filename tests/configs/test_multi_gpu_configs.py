@@ -15,15 +15,14 @@ def load(*names: str) -> dict:
 
 @pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 def test_all_that_is_trained_is_kept_in_step(stage: str):
-    config = load(stage, "multi_gpu_train")
+    """Each network with an optimizer of its own is given to the trainer in PyTorch's wrapper, and saved without it."""
+    base, config = load(stage), load(stage, "multi_gpu_train")
     saved = next(h for h in config["train"]["handlers"] if h["_target_"].endswith("TrainingCheckpoint"))["objects"]
-    named = {v for v in saved.values() if "optimizer" in v or v in ("@network", "@discriminator")}
-    assert {*config["trained"]["networks"], *config["trained"]["optimizers"]} == named
-    assert config["in_step"]["networks"] == "@trained#networks" and "$@in_step" in config["initialize"]
-    # Either PyTorch's own wrapper around the one network, or our averaging for all of them.
-    assert config["average_gradients"] == (stage == "autoencoder")
-    assert config["parallel"] == {"_target_": "scripts.distributed.data_parallel", "network": "@network"}
-    assert (config["train"]["trainer"].get("network") == "@parallel") == (stage == "denoiser")
+    trained = {v for v in saved.values() if v in ("@network", "@discriminator")}
+    trainer = config["train"]["trainer"]
+    given = [trainer[key].removeprefix("@") for key in ("network", "g_network", "d_network") if key in trainer]
+    assert all(config[name]["_target_"] == "scripts.distributed.data_parallel" for name in given)
+    assert {config[name]["network"] for name in given} == trained == {base[name] for name in given}
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
@@ -33,11 +32,12 @@ def test_training_differs_from_the_base_only_where_it_must(stage: str):
         kept = {k: v for k, v in config[side]["dataloader"].items() if k not in ("_target_", "group")}
         assert kept == {k: v for k, v in base[side]["dataloader"].items() if k != "_target_"}
     changed = {key for key in base if config[key] != base[key]}
+    changed.discard("parallel_discriminator")
     assert changed == {"device", "progress", "failures", "split", "train", "validate", "initialize", "parallel"}
     # Weights are drawn when networks are built; one process builds them in the trainer's order.
     added = config["initialize"][len(base["initialize"]) :]
     assert config["initialize"][: len(base["initialize"])] == base["initialize"]
-    assert added == ["$@train#trainer", "$@in_step"]
+    assert added == ["$@train#trainer"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Several processes as one: what the overlays ``multi_gpu_*.json`` put in place of single-process parts."""
 
-from .averaging import AverageGradients
 from .batch_shard import BatchShard, shard_loader
 from .parallel import data_parallel
 from .process_group import ProcessGroup
@@ -8,7 +7,6 @@ from .shared_failures import SharedFailures
 from .shared_results import SharedResultFolder
 
 __all__ = [
-    "AverageGradients",
     "BatchShard",
     "ProcessGroup",
     "SharedFailures",

@@ -1,4 +1,4 @@
-"""PyTorch's own data parallelism for plain supervised trainings, through ignite."""
+"""PyTorch's own data parallelism, through ignite."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ def data_parallel(network: nn.Module) -> nn.Module:
     dict keeps its keys: checkpoints and moving averages take that, and do not tell how many processes there were. Batch
     normalisation, where there is any, becomes that of the whole batch, PyTorch's on GPUs and ours elsewhere.
 
+    A network may be called several times before its backward pass, and be frozen for a while, as a discriminator is.
+
     Args:
-        network: called once a step, all of its parameters used in it.
+        network: all of its parameters are used in a step.
     """
     if next(network.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
