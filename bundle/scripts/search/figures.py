@@ -133,7 +133,7 @@ def score_boxes(summaries: Summaries, grid: Grid, score: str, caption: str = "")
         for kind in KINDS:
             found = [summary_at(summaries, grid, {**panel, **place}) for place in places]
             _draw_boxes(axis, [scores_of(summary, score, kind) for summary in found], kind)
-        names = ["\n".join(f"{a.symbol} {value_text(place[a.field])}" for a in shown) for place in places]
+        names = ["\n".join(f"{a.symbol.rstrip('-')} {value_text(place[a.field])}" for a in shown) for place in places]
         axis.set_xticks(range(len(places)), names, fontsize=7)
         axis.set_xlim(-0.6, len(places) - 0.4)
         axis.set_title(panel_title(rest, panel), fontsize=8)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import refuse
+from ..describe import PLAIN
 from ..methods import Method
 
 logger = logging.getLogger(__name__)
@@ -67,17 +68,19 @@ class Grid:
     """
 
     def __init__(self, method: Method, axes: Mapping[str, Sequence[Any]]) -> None:
-        fields = {field.name: field for field in dataclasses.fields(method)}
-        problems = [_problem(name, values, fields, type(method).__name__) for name, values in axes.items()]
+        # Results do not depend on what a method leaves out of its description.
+        fields = {f.name: f for f in dataclasses.fields(method) if f.metadata.get("describe", True)}
+        problems = [_problem(name, values, fields, method) for name, values in axes.items()]
         refuse(
             "search_axes",
             [*problems, None if axes else f"{type(method).__name__} can be searched over {_known(fields)}"],
         )
         self.axes = [_axis(fields[name], values) for name, values in axes.items()]
-        refuse("search_axes", [self._refused(method, axis, value) for axis in self.axes for value in axis.values])
         self._settings: dict[tuple[Any, ...], Setting] = {}
+        named: dict[str, Setting] = {}
         for place in itertools.product(*(axis.values for axis in self.axes)):
-            self._settings[place] = self._make(method, place)
+            made = self._make(method, place)
+            self._settings[place] = named.setdefault(made.name, made)
 
     def setting(self, *place: Any) -> Setting:
         """The setting at a place of the grid, a value an axis; places that the method makes equal share one."""
@@ -86,16 +89,8 @@ class Grid:
     @property
     def settings(self) -> list[Setting]:
         """All settings, each once; the cheapest first, then in the order of the axes."""
-        unique = {setting.name: setting for setting in self._settings.values()}
-        return sorted(unique.values(), key=lambda s: s.method.passes)
-
-    @staticmethod
-    def _refused(method: Method, axis: Axis, value: Any) -> str | None:
-        try:
-            method.replace(**{axis.field: value})
-        except ValueError as error:
-            return str(error).rstrip(".")
-        return None
+        unique = dict.fromkeys(self._settings.values())
+        return sorted(unique, key=lambda s: s.method.passes)
 
     def _make(self, method: Method, place: tuple[Any, ...]) -> Setting:
         wanted = {axis.field: value for axis, value in zip(self.axes, place, strict=True)}
@@ -123,19 +118,35 @@ def _axis(field: dataclasses.Field, values: Sequence[Any]) -> Axis:
     )
 
 
-def _problem(name: str, values: Any, fields: Mapping[str, dataclasses.Field], method: str) -> str | None:
+def _problem(name: str, values: Any, fields: Mapping[str, dataclasses.Field], method: Method) -> str | None:
+    """What is wrong with an axis, in one sentence or several."""
     if name not in fields:
-        return f"{method} has no setting {name!r}, it has {_known(fields)}"
+        return f"{type(method).__name__} has no setting {name!r} to search over, it has {_known(fields)}"
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         return f"{name} must be a list with at least one value, got {values!r}"
-    twice = [value for value, count in Counter(map(repr, values)).items() if count > 1]
-    return f"{name} holds a value twice: {', '.join(twice)}" if twice else None
+    nested = [value for value in values if value is not None and not isinstance(value, PLAIN)]
+    if nested:
+        return f"{name} must hold numbers, texts or null, got {', '.join(map(repr, nested))}"
+    # Equal numbers are one value: 100 and 100.0.
+    counts = Counter(values)
+    twice = [repr(value) for value, count in counts.items() if count > 1]
+    problems = [_refused(method, name, value) for value in counts]
+    problems.append(f"{name} holds a value twice: {', '.join(twice)}" if twice else None)
+    return "; ".join(problem for problem in problems if problem)
+
+
+def _refused(method: Method, name: str, value: Any) -> str | None:
+    try:
+        method.replace(**{name: value})
+    except ValueError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def _known(fields: Mapping[str, dataclasses.Field]) -> str:
-    """Fields that a search may go through: those with plain values."""
-    plain = [name for name, field in fields.items() if field.metadata.get("symbol")]
-    return ", ".join(plain) or "nothing"
+    """Fields that are meant to be searched over: those with a short name."""
+    named = [name for name, field in fields.items() if field.metadata.get("symbol")]
+    return ", ".join(named) or "nothing"
 
 
 def _text(value: Any) -> str:
