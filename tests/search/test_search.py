@@ -17,7 +17,6 @@ from scripts.evaluation.sources import StoredResults
 from scripts.networks import BinarizingAutoencoder
 from scripts.search import SearchFolder
 from scripts.search.cells import load_cell
-from scripts.search.grid import Setting
 
 FILES = ("cells.csv", "search.csv", "heat_map.png", "mask_share.png", "winner.json", "subjects.json", "settings.json")
 
@@ -111,13 +110,13 @@ def test_a_cell_is_what_inference_and_evaluation_say(tmp_path, start, finished, 
     start(tmp_path, None, **setting).run()
     parser = start(tmp_path / "unused").parser
     reader, protocol = parser.get_parsed_content("reader"), parser.get_parsed_content("protocol")
-    score = parser.get_parsed_content("anomaly_map")
+    score, setting = parser.get_parsed_content("anomaly_map"), f"L{level}_P{threshold}_S3"
     source = StoredResults(str(tmp_path), parser.get_parsed_content("layout"), score)
     for item in parser.get_parsed_content("search_items"):
         subject = reader(item)
         maps = source.read(subject)
         processed = protocol.process(maps.anomaly_map, subject.image)
-        cell = load_cell(finished / f"cells/{subject.name}" / f"{Setting(level, threshold, 3).name}.npz", Bins())
+        cell = load_cell(finished / f"cells/{subject.name}" / f"{setting}.npz", Bins())
         inside, ill = subject.foreground, np.broadcast_to(subject.diseased, subject.label.shape)
         for name, where in (
             ("lesion", inside & subject.label),
@@ -126,10 +125,11 @@ def test_a_cell_is_what_inference_and_evaluation_say(tmp_path, start, finished, 
         ):
             np.testing.assert_array_equal(getattr(cell, name), Bins().histogram(processed[where]))
         # Scores are stored with six digits.
-        np.testing.assert_allclose(cell.mask_share, maps.mask_share, rtol=1e-5)
+        assert list(cell.slice_scores) == ["mask_share"] and maps.slice_scores["mask_share"].any()
+        np.testing.assert_allclose(cell.slice_scores["mask_share"], maps.slice_scores["mask_share"], rtol=1e-5)
         truth, values = subject.label[inside], processed[inside]
         rows = _rows(finished / "cells.csv")
-        row = rows[subject.name, Setting(level, threshold, 3).name]
+        row = rows[subject.name, setting]
         assert float(row["average_precision"]) == pytest.approx(average_precision_score(truth, values), rel=1e-2)
         exact = average_precision_score(truth, Bins().index(values))
         assert float(row["average_precision"]) == pytest.approx(exact, rel=1e-9)
@@ -193,15 +193,20 @@ def test_the_grid_and_the_subjects_may_grow(tmp_path, start, slices, encodings, 
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("seed", 5), ("median_size", 1), ("upper_percentile", 99.0), ("sequences", ["t1", "t1ce", "flair"])],
+    ("key", "value", "named"),
+    [
+        ("seed", 5, "seed is 0 there, 5 here"),
+        ("median_size", 1, "map_postprocessing is"),
+        ("upper_percentile", 99.0, "preprocessing is"),
+        ("sequences", ["t1", "t1ce", "flair"], "sequences is"),
+        ("num_train_timesteps", 900, "method.scheduler.num_train_timesteps is 1000 there, 900 here"),
+    ],
 )
-def test_cells_of_other_settings_are_refused(tmp_path, start, finished, key, value):
+def test_cells_of_other_settings_are_refused(tmp_path, start, finished, key, value, named):
     shutil.copytree(finished, tmp_path / "search")
     with pytest.raises(Exception) as error:
         start(tmp_path, **{key: value})
-    named = "post_processing" if key == "median_size" else key
-    assert f"{named} is" in _messages(error.value) and "Choose another search_dir" in _messages(error.value)
+    assert named in _messages(error.value) and "Choose another search_dir" in _messages(error.value)
 
 
 def test_cells_of_other_weights_are_refused(tmp_path, start, finished, model):
@@ -217,8 +222,9 @@ def test_cells_of_other_weights_are_refused(tmp_path, start, finished, model):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("noise_levels", [4, 1001], "noise_levels must hold whole numbers in [1, 1000], got 1001"),
-        ("probability_thresholds", [], "probability_thresholds must be a list with at least one value"),
+        ("noise_levels", [4, 1001], "noise_level must be a whole number in [1, 1000], got 1001"),
+        ("probability_thresholds", [], "probability_threshold must be a list with at least one value"),
+        ("search_axes", {"noise_levels": [4]}, "MaskedBernoulli has no setting 'noise_levels' to search over"),
         ("search_subjects", 0, "search_subjects must be a whole number of at least 1, got 0"),
     ],
 )

@@ -68,4 +68,6 @@ def test_wrong_grids_end_the_command_with_the_reason(tmp_path: Path, overlay: Pa
     )
     printed = result.stdout + result.stderr
     assert result.returncode != 0 and not (tmp_path / "out").exists()
-    assert "noise_levels must hold whole numbers in [1, 1000], got 0, 2000; probability_thresholds must" in printed
+    for level in (0, 2000):
+        assert f"noise_level must be a whole number in [1, 1000], got {level}" in printed
+    assert "probability_threshold must be a number in [0, 1], got 1.5" in printed
