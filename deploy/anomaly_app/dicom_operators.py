@@ -27,7 +27,7 @@ DICOM = "data/dicom"
 
 
 class SequenceSelectorOperator(DICOMSeriesSelectorOperator):
-    """Selects one series a sequence by the rules of the bundle's ``configs/dicom.json``; checks their geometry.
+    """Selects one series a sequence by the rules of the bundle's ``configs/data/dicom.json``; checks their geometry.
 
     Named input:
         dicom_study_list: a list of one DICOMStudy.
