@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from scripts.networks.weights import load_weights
+from scripts.networks.weights import load_frozen, load_weights
 
 
 def network(seed: int) -> nn.Module:
@@ -94,3 +94,25 @@ class TestPart:
         torch.save({f"encoder.{key}": value for key, value in network(0).state_dict().items()}, tmp_path / "a.pt")
         with pytest.raises(ValueError, match=r"(?s)initial_weights: '.*a\.pt' does not fit.*encoder\.0\.bias"):
             load_weights(network(1), str(tmp_path / "a.pt"), "initial_weights", part="decoder")
+
+
+class TestFrozen:
+    def test_evaluation_mode_and_no_gradients(self, tmp_path):
+        trained, fresh = network(0), network(1)
+        torch.save({f"decoder.{key}": value for key, value in trained.state_dict().items()}, tmp_path / "a.pt")
+        assert fresh.training and all(weight.requires_grad for weight in fresh.parameters())
+        frozen = load_frozen(fresh, str(tmp_path / "a.pt"), "autoencoder_weights", "decoder")
+        assert frozen is fresh and same(frozen, trained)
+        assert not any(module.training for module in frozen.modules())
+        assert not any(weight.requires_grad for weight in frozen.parameters())
+
+    def test_its_statistics_stay(self, tmp_path):
+        """Batch normalisation would move them in training mode."""
+        torch.save(network(0).state_dict(), tmp_path / "a.pt")
+        frozen = load_frozen(network(1), str(tmp_path / "a.pt"), "autoencoder_weights", "decoder")
+        assert not frozen(torch.ones(5, 3)).requires_grad
+        assert same(frozen, network(0))
+
+    def test_a_missing_file_names_the_key(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"autoencoder_weights: no file '.*none\.pt'"):
+            load_frozen(network(0), str(tmp_path / "none.pt"), "autoencoder_weights", "decoder")
