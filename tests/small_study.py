@@ -128,7 +128,10 @@ class Study:
         reconstructions: Mapping[str, np.ndarray] | None = None,
         **settings: Any,
     ) -> str:
-        """The folder of an inference with these maps (W, H, D) and reconstructions (2, W, H, D)."""
+        """The folder of an inference with these maps (W, H, D) and reconstructions (2, W, H, D).
+
+        With ``evidence=[]`` it is of a method that has neither evidence nor scores of slices.
+        """
         own = {"score": SCORE, "evidence": ["mask_density"], "seed": 0, "anomaly_threshold": 0.35, **settings}
         folder = ResultFolder(str(self.folder / name), own)
         for subject, anomaly in maps.items():
@@ -137,14 +140,21 @@ class Study:
             folder.sources[subject] = source_of({"image": paths})
             rebuilt = reconstruction(body) if reconstructions is None else reconstructions[subject]
             rows = [
-                {"subject": subject, "slice": body.file_slice(k), "mask_share": share, "map_mean": 0, "map_max": 0}
+                {
+                    "subject": subject,
+                    "slice": body.file_slice(k),
+                    **({"mask_share": share} if own["evidence"] else {}),
+                    "map_mean": 0,
+                    "map_max": 0,
+                }
                 for k, share in zip(processed_slices(body), mask_shares(body), strict=True)
             ]
             cost = {"seconds": 1.5, "slices": len(rows), "passes": 3, "peak_memory_bytes": 2e9, "parameters": 3_000_000}
             with folder.writing(subject) as out:
                 self.save(out / f"{subject}_anomaly.nii.gz", body, anomaly)
                 self.save(out / f"{subject}_reconstruction.nii.gz", body, rebuilt)
-                self.save(out / f"{subject}_mask_density.nii.gz", body, np.full(body.label.shape, 0.5, np.float32))
+                for kind in own["evidence"]:
+                    self.save(out / f"{subject}_{kind}.nii.gz", body, np.full(body.label.shape, 0.5, np.float32))
                 write_rows(out / f"{subject}_scores.csv", rows)
                 (out / f"{subject}_cost.json").write_text(json.dumps(cost))
         return str(folder.folder)

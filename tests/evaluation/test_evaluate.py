@@ -17,6 +17,7 @@ from scripts.evaluation.summary import summarise
 from scripts.evaluation.table import all_metrics
 from scripts.evaluation.thresholds import patient_folds
 from scripts.results.calibration import calibrated
+from scripts.scores import mask_density
 
 NAMES = ["BraTS-X-1-0", "BraTS-X-1-1", "BraTS-X-2-0", "d"]
 PATIENTS = ["BraTS-X-1", "BraTS-X-1", "BraTS-X-2", "d"]
@@ -133,8 +134,12 @@ def test_foreign_maps_in_another_orientation_give_the_same_numbers(study, tmp_pa
     assert evaluator.failures.messages == {} and list(evaluator.runs) == ["foreign", "bright sequence"]
     found = table(evaluator)
     for metric in all_metrics(slice_scores=["mask_share"]):
-        # Foreign maps come without a mask, a reconstruction and a threshold.
-        if metric.key.endswith(("mask_share", "deployed")) or metric.key.startswith(("psnr", "ssim", "paper_psnr")):
+        # A score of the slices that no method has makes no row.
+        if metric.key.endswith("mask_share"):
+            assert metric.key not in found["foreign"] and metric.key not in found["bright sequence"]
+            continue
+        # Foreign maps come without a reconstruction and a threshold.
+        if metric.key.endswith("deployed") or metric.key.startswith(("psnr", "ssim", "paper_psnr")):
             assert found["foreign"][metric.key]["value"] is None
         else:
             assert found["foreign"][metric.key] == expected["masked"][metric.key]
@@ -222,3 +227,27 @@ def test_lesions_elsewhere_and_heights_are_warned_of(tmp_path):
     assert notes[0] == "mine"
     assert f"{outside} of {total} lesion voxels lie in slices that inference leaves out." in notes
     assert any("lie at other heights than healthy ones" in note for note in notes)
+
+
+def test_methods_without_scores_of_slices_are_judged(study):
+    """Alone such a method has no row for them; beside one that has, it says why there is no number."""
+    maps = study.maps(0)
+    ours, plain = study.results("ours", maps), study.results("plain", maps, evidence=[])
+    alone, both = table(judge(study, plain)), table(judge(study, ours, comparisons={"plain": plain}))
+    own = {metric.key for metric in all_metrics(slice_scores=["mask_share"])} - {metric.key for metric in all_metrics()}
+    assert len(own) == 6 and not own & alone["masked"].keys()
+    assert alone["masked"].keys() | own == both["masked"].keys() == both["plain"].keys()
+    for key in both["plain"].keys() - own:
+        assert alone["masked"][key] == both["plain"][key] == both["masked"][key], key
+    for key in own:
+        assert both["plain"][key]["value"] is None and "the score for every one of them" in both["plain"][key]["reason"]
+    assert both["masked"]["slice_auroc_mask_share"]["value"] is not None
+
+
+def test_score_of_evidence_that_is_not_stored_fails_every_subject_by_name(study):
+    plain = study.results("plain", study.maps(0), evidence=[])
+    evaluator = study.get("judge", plain, scores={"density": mask_density})
+    with pytest.raises(ValueError, match="none of 4 subjects could be judged"):
+        evaluator.evaluate()
+    assert list(evaluator.failures.messages) == NAMES
+    assert all("needs the evidence 'mask_density'" in text for text in evaluator.failures.messages.values())

@@ -44,7 +44,8 @@ def test_summary_is_what_run_returns(written):
     assert (summary["title"], summary["notes"][0]) == ("A <title>", "a note")
     assert summary["reference"] == "masked" and list(summary["methods"]) == ["masked", "bright sequence"]
     assert summary["data"]["subjects"] == 4 and summary["data"]["healthy_patients"] == 1
-    assert summary["settings"]["median_size"] == 3
+    smoothing = summary["settings"]["map_postprocessing"][0]
+    assert (smoothing["name"], smoothing["median_size"]) == ("SmoothSlicesd", 3)
     assert re.fullmatch(r"\d+\.\d+\.\d+", summary["versions"]["python"])
     assert sorted(p.name for p in folder.iterdir()) == [
         *("per_slice.csv", "per_subject.csv", "report.html", "summary.json"),

@@ -14,7 +14,7 @@ from small_study import SCORE, Study, make_body, mask_shares, reconstruction, sc
 from volume_files import LPS_AFFINE, save_volume
 
 from scripts.evaluation.sources import ForeignMaps, ImageScore, StoredResults, apply_score
-from scripts.scores import bright_sequence, mask_density, signed_residual, squared_residual
+from scripts.scores import bright_sequence, evidence_map, mask_density, signed_residual, squared_residual
 from scripts.writers import VolumeWriter
 
 LAYOUT = VolumeWriter(None, 0.0)
@@ -71,6 +71,53 @@ def test_score_computed_anew_equals_the_stored_one(study):
     zeros = {name: np.zeros_like(anomaly) for name, anomaly in maps.items()}
     assert not StoredResults(study.results("zeros", zeros), LAYOUT, CONFIGURED).read(subject).anomaly_map.any()
     assert stored.score == SCORE
+
+
+def test_results_without_evidence_and_scores_of_slices_are_read(study):
+    maps = study.maps(0)
+    source = StoredResults(study.results("plain", maps, evidence=[]), LAYOUT, CONFIGURED)
+    for name, kept in {"a": slice(1, None), "b": slice(None)}.items():
+        found = source.read(subject_of(study, name))
+        np.testing.assert_array_equal(found.anomaly_map, maps[name][..., kept])
+        np.testing.assert_allclose(found.reconstruction, reconstruction(study.bodies[name])[..., kept], atol=1e-7)
+        assert found.slice_scores == {} and found.cost["passes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("stored", "score", "wanted", "there"),
+    [
+        ([], mask_density, "mask_density", "none"),
+        (["mask_density"], functools.partial(evidence_map, name="attention"), "attention", "mask_density"),
+        (["uncertainty", "attention"], mask_density, "mask_density", "uncertainty, attention"),
+    ],
+)
+def test_score_that_wants_other_evidence_names_it(study, stored, score, wanted, there):
+    source = StoredResults(study.results("main", study.maps(0), evidence=stored), LAYOUT, score)
+    with pytest.raises(ValueError, match=rf"needs the evidence '{wanted}'; .* have {there}\.$"):
+        source.read(subject_of(study, "b"))
+
+
+def test_evidence_goes_to_the_score_by_its_name(study):
+    """Of two kinds of evidence the score sees the one it asks for."""
+    folder, body = study.results("main", study.maps(0), evidence=["uncertainty", "attention"]), study.bodies["b"]
+    attention = np.random.default_rng(3).random(body.label.shape).astype(np.float32)
+    study.save(Path(folder) / "b" / "b_attention.nii.gz", body, attention)
+    found = {}
+    for name in ("uncertainty", "attention"):
+        source = StoredResults(folder, LAYOUT, functools.partial(evidence_map, name=name))
+        found[name] = source.read(subject_of(study, "b")).anomaly_map
+    np.testing.assert_array_equal(found["attention"], attention)
+    np.testing.assert_array_equal(found["uncertainty"], np.full_like(attention, 0.5))
+
+
+def test_results_that_do_not_say_their_evidence_have_the_mask(study):
+    """Version 0.4 and before stored the mask's density, and said nothing of it."""
+    folder = Path(study.results("main", study.maps(0)))
+    settings = json.loads((folder / "settings.json").read_text())
+    del settings["evidence"]
+    (folder / "settings.json").write_text(json.dumps(settings))
+    density = StoredResults(str(folder), LAYOUT, mask_density).read(subject_of(study, "b")).anomaly_map
+    np.testing.assert_array_equal(density, np.full_like(density, 0.5))
 
 
 def test_scores_without_slices():

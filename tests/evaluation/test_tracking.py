@@ -22,7 +22,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, dict]
     """A tracked evaluation: its folder, the summary, and names by code."""
     folder = tmp_path_factory.mktemp("study")
     study = Study(folder, [make_body(name, i) for i, name in enumerate(NAMES)])
-    main = study.results("main", study.maps(0))
+    main = study.results("main", study.maps(0), method={"name": "Some", "num_inference_steps": 3})
     store = folder / "store"
     store.mkdir()
     tracking = {
@@ -63,7 +63,8 @@ def test_settings_and_data_are_tracked(tracked):
     parameters = dict(rows(folder, "select key, value from params"))
     assert parameters["map_postprocessing.SmoothSlicesd.median_size"] == "3" and parameters["subjects"] == "2"
     assert parameters["methods"] == "masked, P = 0 (unmasked), bright sequence"
-    assert parameters["masked/num_inference_steps"] == "3" and parameters["P _ 0 _unmasked_/score.weights"] == "-0.5, 1"
+    assert parameters["masked/method.num_inference_steps"] == "3"
+    assert parameters["P _ 0 _unmasked_/score.weights"] == "-0.5, 1"
     own = {key.split(".")[0] for key in parameters if "/" not in key}
     assert own == {*summary["settings"], *summary["data"], "methods"}
     assert rows(folder, "select name from experiments where name != 'Default'") == [("an experiment",)]
