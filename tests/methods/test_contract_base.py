@@ -31,7 +31,7 @@ class Fading(Method):
     evidence: ClassVar[tuple[str, ...]] = ("lost",)
 
     keep: float = setting(0.5, symbol="K", label="share kept")
-    curve: Curve = Curve()
+    curve: Curve = Curve()  # noqa: RUF009
     mode: str | None = undescribed(None)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from ..describe import differences
 from ..evaluation.bins import Bins
 from ..files import remove_stale_partials, writable_folder, write_json
+from ..methods import Method
 from ..results import source_of
 from .cells import Cell, load_cell, save_cell
 from .draw import patient_of
@@ -19,16 +20,18 @@ from .grid import Setting
 logger = logging.getLogger(__name__)
 
 
-def describe_search(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
+def describe_search(settings: Mapping[str, Any], method: Method, axes: Sequence[str]) -> dict[str, Any]:
     """Settings that cells depend on, beside those that are searched, in JSON values.
 
     Args:
         settings: of the inference, as :func:`scripts.results.run_settings` gives them.
+        method: of the inference; its fields are told as they are given, since what a method makes of one may depend on
+            another that is searched.
         axes: fields of the method that are searched.
     """
     # Cells hold processed maps, no segmentations.
     kept = {key: value for key, value in settings.items() if key != "segmentation_postprocessing"}
-    return {**kept, "method": {key: value for key, value in settings["method"].items() if key not in axes}}
+    return {**kept, "method": {key: value for key, value in Method.describe(method).items() if key not in axes}}
 
 
 class SearchFolder:
