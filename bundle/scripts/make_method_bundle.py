@@ -58,6 +58,9 @@ def make_method_bundle(
             writable_folder(target, "output")
             shutil.copy2(source, target / name)
     merged = ConfigParser.load_config_files([str(root / "configs" / "inference.json"), *map(str, overlays)])
+    # Tools know the model by this name alone.
+    merged |= {"weights": "$@bundle_root + '/models/model.pt'"}
+    merged |= {"calibration_file": "$@bundle_root + '/models/calibration.json'"}
     write_json(target / "configs" / "inference.json", merged)
     models = writable_folder(target / "models", "output")
     shutil.copy2(root / "models" / "LICENSE", models / "LICENSE")

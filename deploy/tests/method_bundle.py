@@ -38,8 +38,6 @@ def denoising_bundle(folder: Path) -> MethodBundle:
     changes = {
         "unet#channels": [8, 16],
         "anomaly_threshold": THRESHOLD,
-        # Where the made folder has its weights; the method's overlay names a file of its own beside the first method's.
-        "weights": "$@bundle_root + '/models/model.pt'",
     }
     tiny.write_text(json.dumps({**json.loads(tiny.read_text()), **changes}))
     save_weights(weights, CONFIGS / "inference.json", OVERLAY, tiny)
