@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -31,7 +31,7 @@ class Fading(Method):
     evidence: ClassVar[tuple[str, ...]] = ("lost",)
 
     keep: float = setting(0.5, symbol="K", label="share kept")
-    curve: Curve = Curve()  # noqa: RUF009
+    curve: Curve = field(default_factory=Curve)
     mode: str | None = undescribed(None)
 
     def __post_init__(self) -> None:
