@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.blocks import Convolution
@@ -51,11 +52,16 @@ class NoisyImageClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size: tuple[int, ...] = ensure_tuple_rep(image_size, 2)
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels, self.out_channels, self.width = in_channels, out_channels, channels[0]
         reduction, embedding = 2 ** (len(channels) - 1), 4 * channels[0]
         attended = [n for n, has in zip(channels, attention_levels, strict=False) if has] + [channels[-1]]
         self._check(len(channels) - len(attention_levels), reduction, attended, num_head_channels)
-        shared = {"spatial_dims": 2, "temb_channels": embedding, "norm_eps": norm_eps, "include_fc": True}
+        shared: dict[str, Any] = {
+            "spatial_dims": 2,
+            "temb_channels": embedding,
+            "norm_eps": norm_eps,
+            "include_fc": True,
+        }
         shared |= {"norm_num_groups": norm_num_groups, "num_head_channels": num_head_channels}
         shared |= {"transformer_num_layers": 1, "cross_attention_dim": None}
 
@@ -70,15 +76,11 @@ class NoisyImageClassifier(nn.Module):
                 resblock_updown=True,
                 with_attn=attention_levels[level],
                 with_cross_attn=False,
-                upcast_attention=False,
-                dropout_cattn=0.0,
                 **shared,
             )
             for level, width in enumerate(channels)
         )
-        self.middle_block = get_mid_block(
-            in_channels=channels[-1], with_conditioning=False, upcast_attention=False, dropout_cattn=0.0, **shared
-        )
+        self.middle_block = get_mid_block(in_channels=channels[-1], with_conditioning=False, **shared)
         scale_shifted(self)
         pooled = [side // reduction for side in self.image_size]
         self.out = nn.Sequential(
@@ -119,7 +121,7 @@ class NoisyImageClassifier(nn.Module):
                 f"the classifier takes images of shape (B, {self.in_channels}, "
                 f"{', '.join(map(str, self.image_size))}), got {tuple(x.shape)}."
             )
-        emb = self.time_embed(get_timestep_embedding(timesteps, self.time_embed[0].in_features).to(x.dtype))
+        emb = self.time_embed(get_timestep_embedding(timesteps, self.width).to(x.dtype))
         h = self.conv_in(x)
         for block in self.down_blocks:
             h, _ = block(hidden_states=h, temb=emb)

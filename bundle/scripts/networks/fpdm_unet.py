@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.blocks import SpatialAttentionBlock
@@ -103,16 +104,18 @@ class FPDMUNet(DiffusionModelUNet):
         emb = self.time_embed(times) + classes
         h = self.conv_in(x)
         skips = [h]
-        for block in self.down_blocks:
+        middle: Any = self.middle_block
+        down_blocks: Any = self.down_blocks  # whose layers MONAI's types do not tell
+        up_blocks: Any = self.up_blocks
+        for block in down_blocks:
             for resnet, attention in _layers(block):
                 h = attention(resnet(h, emb), classes)
                 skips.append(h)
             if block.downsampler is not None:
                 h = block.downsampler(h)
                 skips.append(h)
-        middle = self.middle_block
         h = middle.resnet_2(middle.attention(middle.resnet_1(h, emb), classes), emb)
-        for block in self.up_blocks:
+        for block in up_blocks:
             for resnet, attention in _layers(block):
                 h = attention(resnet(torch.cat([h, skips.pop()], dim=1), emb), classes)
             if block.upsampler is not None:
