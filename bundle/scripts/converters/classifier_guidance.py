@@ -1,8 +1,8 @@
 """Checkpoints of the authors of DDIM with classifier guidance (Wolleb et al. 2022, arXiv 2203.04306): both networks.
 
-Their U-Net is MONAI's, by the rule of :mod:`scripts.converters.masked_bernoulli` and a table of classes. Their
-classifier is the encoder half of another, by the same rule but for two things: the levels end in a residual block that
-downsamples, and what stands at the end is attention pooling, whose rows are q, k and v one after the other.
+Their U-Net is MONAI's, by the rule of :mod:`scripts.converters.adm_keys` and a table of classes. Their classifier is the
+encoder half of another, by the same names but for two things: the levels end in a residual block that downsamples, and
+what stands at the end is attention pooling, whose rows are q, k and v one after the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 
 from ..networks.classifier import NoisyImageClassifier
-from ..networks.conditional_unet import ConditionalUNet
+from .adm_keys import AdmLayout, convert_adm
 from .filling import State, filled, shapes_of
 from .masked_bernoulli import Shapes, denoiser_key, denoiser_sizes, from_authors_layout
 
@@ -44,18 +44,9 @@ def convert(state: State, heads: int = 1) -> dict[str, torch.Tensor]:
     """State dict of the U-Net here, from the authors'; ``heads`` is what no weight tells.
 
     Raises:
-        ValueError: when a tensor is missing, left over or of another shape.
+        ValueError: when rows of a fused tensor cannot be parted, or the levels do not add up.
     """
-    sizes = unet_sizes(state, heads)
-    with torch.device("meta"):
-        network = ConditionalUNet(**sizes)
-
-    def name(key: str) -> str:
-        if key.startswith("class_embedding."):
-            return key.replace("class_embedding", "label_emb")
-        return denoiser_key(key, sizes["num_res_blocks"], sizes["attention_levels"])
-
-    return filled(network, state, name, lambda tensor, key: from_authors_layout(tensor, key, heads))
+    return convert_adm(state, AdmLayout(heads=heads, renamed={r"^label_emb\.": "class_embedding."}))
 
 
 def classifier_sizes(state: State, num_head_channels: int = 64) -> dict:
