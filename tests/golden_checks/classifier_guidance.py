@@ -79,7 +79,11 @@ def check_sizes(folder: Path) -> Iterator[Compared]:
     for name, shapes in json.loads((folder / "full_size_shapes.json").read_text()).items():
         state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
         with torch.device("meta"):
-            ours = ConditionalUNet(**unet_sizes(state)) if name == "unet" else NoisyImageClassifier(**classifier_sizes(state))
+            ours = (
+                ConditionalUNet(**unet_sizes(state))
+                if name == "unet"
+                else NoisyImageClassifier(**classifier_sizes(state))
+            )
         converted = convert(state) if name == "unet" else convert_classifier(state)
         fits = {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in converted.items()}
         wanted = sum(math.prod(shape) for shape in shapes.values())

@@ -1,8 +1,8 @@
 """Checkpoints of the authors of DDIM with classifier guidance (Wolleb et al. 2022, arXiv 2203.04306): both networks.
 
-Their U-Net is MONAI's, by the rule of :mod:`scripts.converters.adm_keys` and a table of classes. Their classifier is the
-encoder half of another, by the same names but for two things: the levels end in a residual block that downsamples, and
-what stands at the end is attention pooling, whose rows are q, k and v one after the other.
+Their U-Net is MONAI's, by the rule of :mod:`scripts.converters.adm_keys` and a table of classes. Their classifier is
+the encoder half of another, by the same names but for two things: the levels end in a residual block that downsamples,
+and what stands at the end is attention pooling, whose rows are q, k and v one after the other.
 """
 
 from __future__ import annotations
