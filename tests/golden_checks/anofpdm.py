@@ -1,4 +1,4 @@
-"""AnoFPDM: U-Net, five runs of the forward process, decision rule, choice of constants; classifier-free DDIM, two runs."""
+"""AnoFPDM: U-Net, five runs, decision rule, choice of constants; classifier-free DDIM, two runs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def check_network(io: Arrays, unet: FPDMUNet) -> Iterator[Compared]:
 
 
 def method_of(run: str, io: Arrays) -> AnoFPDM:
-    """Settings of a run: a dense, the others spaced; c with new noise; a, b, c as released, p half so, q as the paper."""
+    """A run's settings: a dense, others spaced; c with new noise; a, b, c as released, p half so, q as the paper."""
     steps = io[f"{run}_diff"].shape[1]
     stride = 1 if run == "a" else int(io["timestep_map_ddim50"][1])
     return AnoFPDM(
@@ -127,8 +127,9 @@ def check_run(run: str, io: Arrays, network: Parts) -> Iterator[Compared]:
     yield from check_decisions(
         run, io, restored.evidence["aggregated_map"], peaks, 1 - scores["cosine_distance"], tolerance
     )
-    last = replace(method, end_step_only=True).restore(images, images, network, streams, nothing)  # type: ignore[arg-type]
     if f"{run}_map_last" in io:
+        only = replace(method, end_step_only=True)
+        last = only.restore(images, images, network, streams, nothing)  # type: ignore[arg-type]
         maps = last.evidence["aggregated_map"]
         yield from check_masks(run, "_last", io, maps, peaks, tolerance)
 
