@@ -47,3 +47,27 @@ def unet_of(
     network = build(**(arguments | options))
     network.load_state_dict(own)
     return network.eval()
+
+
+def tiny_unet(channels: int = 1, seed: int = 0, build: Callable[..., nn.Module] = DiffusionModelUNet, **options: Any):
+    """A U-Net of some thousand weights for (n, channels, 8 k, 8 k) images, all of its layers drawn at random.
+
+    MONAI starts the last layer of every block at zero, and with them nothing would depend on anything.
+    """
+    arguments = {
+        "spatial_dims": 2,
+        "in_channels": channels,
+        "out_channels": channels,
+        "channels": (8, 8),
+        "num_res_blocks": 1,
+        "attention_levels": (False, True),
+        "num_head_channels": 4,
+        "norm_num_groups": 4,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(**(arguments | options))
+        for weight in network.parameters():
+            if not weight.any():
+                nn.init.normal_(weight, std=0.2)
+    return network.eval()
