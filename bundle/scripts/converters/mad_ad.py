@@ -23,8 +23,9 @@ import torch
 from ..networks.mask_predicting_unet import MaskPredictingUNet
 from .masked_bernoulli import denoiser_key, denoiser_sizes, from_authors_layout
 
-HEADS = {64: 4, 128: 4, 192: 6, 256: 8, 320: 12}
-"""Attention heads by the width of the first level, of the published sizes; weights do not show them."""
+HEADS = {64: 4, 128: 4, 192: 6, 256: 8}
+"""Attention heads by the width of the first level, of the published sizes; weights do not show them. The largest, 320,
+is published with 12, which do not divide it: its heads have to be given."""
 
 _MASK_HEAD = {"out.mask.0.": "mt_out.0.", "out.mask.1.conv.": "mt_out.1."}
 

@@ -118,18 +118,18 @@ class MadAd(Method):
         noised, share = torch.zeros_like(encoded[:, :1]), encoded.new_zeros(len(encoded))
         corrected = encoded
         for corrected, prediction, keep, replaced in self.steps(encoded, network.denoiser, streams):  # noqa: B007
-            noised += (1 - keep) / self.passes
+            noised += 1 - keep
             # A prediction that is not a number replaces nothing: it has to show here.
             failed = ~prediction.flatten(1).isfinite().all(dim=1) | keep.flatten(1).isnan().any(dim=1)
-            share += replaced.float().mean(dim=(1, 2, 3)).masked_fill(failed, torch.nan) / self.passes
+            share += replaced.float().mean(dim=(1, 2, 3)).masked_fill(failed, torch.nan)
             on_step()
         decode = network.autoencoder.decode
         reconstruction = decode(corrected / self.latent_scale)
         difference = difference_map(
             decode(encoded / self.latent_scale), reconstruction, self.difference_limit, self.sigma
         )
-        evidence = {"predicted_mask": noised, "image_difference": difference}
-        return Restoration(reconstruction, evidence, {"mask_share": share})
+        evidence = {"predicted_mask": noised / self.passes, "image_difference": difference}
+        return Restoration(reconstruction, evidence, {"mask_share": share / self.passes})
 
     def steps(self, latent: torch.Tensor, denoiser: nn.Module, streams: SliceGenerator) -> Iterator[Step]:
         """Denoise latents (B, c, h, w) to which no noise was added, place by place; yields each step."""

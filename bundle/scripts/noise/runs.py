@@ -16,7 +16,7 @@ def run_streams(streams: SliceGenerator, run: int) -> SliceGenerator:
     """
     if run == 0:
         return streams
-    # A hash, since streams of seed + run would be those of another seed's runs.
-    digest = hashlib.sha256(f"{streams.seed}/{run}".encode()).digest()
+    # A hash, since streams of seed + run would be those of another seed. A seed counts by its low 63 bits.
+    digest = hashlib.sha256(f"{streams.seed % 2**63}/{run}".encode()).digest()
     # Not by the class's name: MONAI Label imports this module twice, so its classes exist twice.
     return type(streams)(int.from_bytes(digest[:8], "big") % 2**63, streams.slice_indices, streams.step)
