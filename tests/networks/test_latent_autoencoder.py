@@ -97,6 +97,16 @@ def test_quantised_latent_is_monais_and_the_nearest_entry():
     assert torch.allclose(quantised.movedim(1, -1).reshape(-1, 3), book[nearest], atol=1e-6)
 
 
+def test_entries_are_chosen_in_full_precision_under_autocast():
+    """Thousands of latents, so that some lie between two entries, where bfloat16 takes the other."""
+    network = quantizing_autoencoder()
+    encoded = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network.quantize(encoded)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(network.quantize(encoded), expected)
+
+
 def test_codebook_follows_the_latents_in_training_alone():
     network = quantizing_autoencoder()
     book = network.quantizer.quantizer.embedding.weight
