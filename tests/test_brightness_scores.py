@@ -60,7 +60,7 @@ COMBINED = {
 
 
 @pytest.mark.parametrize("sigma", [0, 1.5])
-@pytest.mark.parametrize("reference", [None, 0.7])
+@pytest.mark.parametrize("reference", [None, 0.5])
 @pytest.mark.parametrize(("channel", "sign"), [(0, -1.0), (1, 1.0)])
 @pytest.mark.parametrize("score", PAIRED, ids=lambda score: score.__name__)
 def test_slice_by_slice(score, channel, sign, reference, sigma):
@@ -70,7 +70,7 @@ def test_slice_by_slice(score, channel, sign, reference, sigma):
     for x, x_hat, a in zip(image, reconstruction, found, strict=True):
         wanted = COMBINED[score.__name__](*parts(x, x_hat, channel, sign, reference, sigma))
         np.testing.assert_allclose(a[0].numpy(), wanted, atol=2e-6)
-    assert found[:2].max() > 0.05
+    assert found[:2].max() > 0.02
 
 
 def test_weight():
@@ -118,7 +118,7 @@ def test_dark_within_tissue(margin, sigma):
         tissue = deep & (smooth(x[0].numpy().astype(np.float64), sigma) >= 0.6 * m - 1e-7)
         _, dark = parts(x, x, 0, -1.0, None, sigma)
         np.testing.assert_allclose(a[0].numpy(), np.maximum(dark, 0) * tissue, atol=2e-6)
-    assert found[:2].max() > 0.05
+    assert found[:2].max() > 0.02
     assert not found[2].any()
 
 
