@@ -61,6 +61,16 @@ def test_robust_range():
         assert quartiles[2] - quartiles[0] == pytest.approx(0.1, abs=1e-6)
 
 
+def test_what_falls_below_zero_stays_foreground():
+    """The darkest tissue is cut at the lower end, and is still no background."""
+    image, how = volume(), RobustRange(centre=0.2, width=0.5)
+    assert (how(foreground(image, 0), "t1") < 0).sum() > 20
+    ours = standardise(image, how)
+    assert torch.equal(ours > 0, image > 0)
+    assert torch.equal(ours.half() > 0, image > 0)
+    assert ours[ours > 0].min() == pytest.approx(LEAST)
+
+
 def slow_landmarks(values: np.ndarray, percentiles, standard) -> np.ndarray:
     """One value at a time, by its piece; the outer pieces go on."""
     own, mapped = np.percentile(values, percentiles), []
