@@ -29,13 +29,9 @@ from .task import Example, Task
 
 
 class Step(NamedTuple):
-    """What one step makes of latents (B, c, h, w).
+    """What one step makes of latents (B, c, h, w): ``sample``, the latents after it, and ``prediction``, z0_hat.
 
-    Attributes:
-        sample: the latents after it.
-        prediction: z0_hat, same shape.
-        keep: K_hat, probability that a place has no noise, (B, 1, h, w).
-        replaced: where the step was taken, boolean, (B, 1, h, w).
+    ``keep`` is K_hat, the probability that a place has no noise, ``replaced`` where the step was taken, (B, 1, h, w).
     """
 
     sample: torch.Tensor
