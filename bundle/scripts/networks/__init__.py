@@ -2,5 +2,6 @@
 
 from .autoencoder import BinarizingAutoencoder
 from .parts import Parts
+from .patched_unet import ScaleShiftUNet
 
-__all__ = ["BinarizingAutoencoder", "Parts"]
+__all__ = ["BinarizingAutoencoder", "Parts", "ScaleShiftUNet"]

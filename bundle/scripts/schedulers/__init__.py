@@ -2,5 +2,6 @@
 
 from .bernoulli import BernoulliScheduler
 from .decay_bernoulli import DecayBernoulliScheduler
+from .gaussian import GaussianScheduler
 
-__all__ = ["BernoulliScheduler", "DecayBernoulliScheduler"]
+__all__ = ["BernoulliScheduler", "DecayBernoulliScheduler", "GaussianScheduler"]
