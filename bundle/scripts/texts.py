@@ -27,8 +27,17 @@ def _escape(character: str) -> str:
 def safe_cell(value: Any) -> Any:
     """A CSV cell that no spreadsheet takes for a formula: an apostrophe before text that begins with = + - or @.
 
-    Numbers, as such or as text, stay as they are; so does everything that is no text.
+    Numbers, as such or as text, stay as they are; so does everything that is no text. :func:`plain_cell` undoes it.
     """
-    if not isinstance(value, str) or not value.lstrip(" ").startswith(FORMULA) or NUMBER.fullmatch(value.strip()):
-        return value
-    return f"'{value}"
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def plain_cell(value: str) -> str:
+    """What :func:`safe_cell` was given."""
+    return value[1:] if value.startswith("'") and _is_formula(value[1:]) else value
+
+
+def _is_formula(value: str) -> bool:
+    """Whether text begins as a formula does and is no number; apostrophes before it change nothing."""
+    bare = value.lstrip("'")
+    return bare.lstrip(" ").startswith(FORMULA) and not (bare == value and NUMBER.fullmatch(value.strip()))

@@ -20,7 +20,11 @@ def kind_problem(path: str | os.PathLike) -> str | None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return f"a broken link to {os.readlink(path)!r}" if os.path.islink(path) else "no such file"
+        return (
+            f"a broken link to {os.fsdecode(os.readlink(os.fspath(path)))!r}"
+            if os.path.islink(path)
+            else "no such file"
+        )
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
     if stat.S_ISREG(mode):

@@ -72,12 +72,12 @@ class FitPlaned(MapTransform, InvertibleTransform):
         scale = self.size / max(image.shape[1:3])
         self.resize.spatial_size = [max(1, round(n * scale)) for n in image.shape[1:3]] + list(image.shape[3:])
         linear = "bilinear" if image.ndim == 3 else "trilinear"
-        options = {"mode": "nearest" if nearest else linear, "anti_aliasing": not nearest}
+        options: dict[str, Any] = {"mode": "nearest" if nearest else linear, "anti_aliasing": not nearest}
         if image.ndim == 3:
             return self.resize(image, **options)
         return _by_slabs(partial(self.resize, mode=options["mode"]), image, self.resize.spatial_size, options)
 
-    def _enlarge(self, image: MetaTensor) -> MetaTensor:
+    def _enlarge(self, image: MetaTensor) -> torch.Tensor:
         if image.ndim == 3:
             return self.resize.inverse(image)
         record = image.applied_operations[-1]

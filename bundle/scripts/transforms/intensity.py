@@ -48,8 +48,9 @@ class ScaleForegroundd(MapTransform):
         return result
 
     def _scale(self, channel: torch.Tensor, scaled: torch.Tensor, name: str) -> None:
-        # numpy's percentile has no limit of elements, torch.quantile has; the one copy of the values is its to sort
-        values = channel[channel != 0].float().cpu().numpy()
+        # numpy, since torch.quantile has a limit of elements and torch lists the indices of those that are chosen
+        array = channel.float().cpu().numpy()
+        values = array[array != 0]
         wanted: Sequence[float] = [0.0 if self.lower is None else self.lower, self.upper]
         least, most = (values.min(), values.max()) if values.size else (0.0, 0.0)
         low, high = np.percentile(values, wanted, overwrite_input=True) if values.size else (0.0, 0.0)

@@ -33,6 +33,13 @@ def check_not_constant(image: torch.Tensor, names: Sequence[str]) -> None:
         check_range(float(channel.min()), float(channel.max()), name)
 
 
+def check_finite(image: torch.Tensor, name: str) -> None:
+    """No voxel may be NaN or infinite."""
+    wrong = int(image.numel() - torch.isfinite(image).sum())
+    if wrong:
+        raise ValueError(f"{printable(name)}: {wrong} voxels are NaN or infinite, all must be finite.")
+
+
 def check_range(low: float, high: float, name: str) -> None:
     """An image whose smallest and largest value are the same is none."""
     if low == high:
