@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "bundle"), str(ROOT / "tests"), str(ROOT / "deploy" / "tests")]
 
 import torch  # noqa: E402
-from malformed_classes import CLASSES, SHAPE, VOXELS, Read, write_good  # noqa: E402
+from malformed_classes import CLASSES, VOXELS, Read, write_good  # noqa: E402
 from numpy.random import default_rng  # noqa: E402
 
 from scripts.texts import printable  # noqa: E402
@@ -55,9 +55,8 @@ def judge(folder: Path, read: Read, exact: bool) -> str:
         return "the bad subject was lost"
     wrong = [v for v in seen.values() if isinstance(v, str) and v]
     read_well = [v for v in seen.values() if isinstance(v, torch.Tensor)]
-    if exact and any(
-        v.shape[1:] != SHAPE or not torch.equal(v[0], torch.from_numpy(VOXELS).float()) for v in read_well
-    ):
+    whole = torch.from_numpy(VOXELS).float()[None]
+    if exact and any(v.shape != whole.shape or not torch.equal(v, whole) for v in read_well):
         wrong.append("damage that reads well")
     return wrong[0] if wrong else ""
 
