@@ -110,7 +110,8 @@ def read_series(files: Iterable[str | Path]) -> list[DicomSeries]:
                 description, modality = (str(header.get(key) or "") for key in ("SeriesDescription", "Modality"))
                 series[uid] = DicomSeries(uid, str(header.StudyInstanceUID), description, modality)
             series[uid].images.append(_image(path, header))
-        except (AttributeError, TypeError, ValueError) as error:
+        except Exception as error:
+            # pydicom decodes a value when it is asked for, and raises what the value makes it raise.
             raise ValueError(f"{path}: broken DICOM header ({error}).") from None
     return sorted(series.values(), key=lambda s: (s.description, s.uid))
 
