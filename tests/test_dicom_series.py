@@ -242,7 +242,7 @@ def many_frames(files: list[Path]) -> str:
 
 def cut_short(files: list[Path]) -> str:
     files[-1].write_bytes(files[-1].read_bytes()[:-40])
-    return r"series 'FLAIR axial': cannot be read as an image"
+    return rf"series 'FLAIR axial': {files[-1].name} lacks 40 bytes of its pixels"
 
 
 def no_series_uid(files: list[Path]) -> str:

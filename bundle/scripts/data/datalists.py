@@ -2,7 +2,9 @@
 
 Every function returns dictionaries with ``subject`` (the name results carry), ``patient`` (what splits keep
 together), ``image`` (one file or one a sequence) and, where there is one, ``label``; image folders carry
-``healthy`` instead. A subject that cannot be loaded gets ``problem``, a sentence, so that the others go on.
+``healthy`` instead. A subject that cannot be loaded gets ``problem``, a sentence, so that the others go on: a file
+is missing or none (a folder, FIFO, device, broken link), a folder cannot be listed, the name cannot be that of a folder
+of results (:mod:`scripts.data.names`). Nothing is opened here.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from ..texts import printable
+from .names import check_names
+from .scanning import files_below, files_of, files_problem, is_folder, listing_problem, visible, walk
 
 VOLUME_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -44,18 +50,21 @@ def find_volumes(
         FileNotFoundError: when the folder is missing or holds no subject.
     """
     folder = _existing_folder(dataset_dir)
-    items = [
-        _subject_of_folder(sub, files, sequences, sequence_suffixes, label_suffixes)
-        for sub in sorted(p for p in folder.iterdir() if p.is_dir() and _visible(p, folder))
-        if (files := _files(sub, VOLUME_EXTENSIONS))
-    ]
-    items += _subjects_of_files(_files(folder, VOLUME_EXTENSIONS), label_suffixes)
-    counts = Counter(item["subject"] for item in items)
+    named: list[Path] = []
+    others: list[Path] = []
+    for path in visible(folder):
+        (named if path.name.lower().endswith(VOLUME_EXTENSIONS) and not is_folder(path) else others).append(path)
+    items = []
+    for sub in others:
+        files, problem = files_of(sub, VOLUME_EXTENSIONS)
+        if problem:
+            items.append({"subject": sub.name, "problem": f"{sub}: {problem}."})
+        elif files:
+            items.append(_subject_of_folder(sub, files, sequences, sequence_suffixes, label_suffixes))
+    items += _subjects_of_files(named, label_suffixes)
     for item in items:
         item["patient"] = _patient(item["subject"], patient_pattern)
-        if counts[item["subject"]] > 1:
-            item["problem"] = f"{folder}: {counts[item['subject']]} subjects are named {item['subject']!r}, wanted one."
-    return _not_empty(items, folder, f"sub-folders or files ending in {', '.join(VOLUME_EXTENSIONS)}")
+    return _finished(items, folder, f"sub-folders or files ending in {', '.join(VOLUME_EXTENSIONS)}")
 
 
 def find_images(
@@ -73,7 +82,7 @@ def find_images(
         FileNotFoundError: when the folder is missing or holds no image.
     """
     folder = _existing_folder(dataset_dir)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and _visible(p, folder))
+    paths, problems = files_below(folder, IMAGE_EXTENSIONS)
     healthy = {name.lower() for name in healthy_folders}
     items = [
         {
@@ -85,7 +94,7 @@ def find_images(
         }
         for path, name in zip(paths, _unique_names(paths, folder), strict=True)
     ]
-    return _not_empty(items, folder, f"images ending in {', '.join(IMAGE_EXTENSIONS)}")
+    return _finished(items + problems, folder, f"images ending in {', '.join(IMAGE_EXTENSIONS)}")
 
 
 def find_prepared_slices(dataset_dir: str) -> list[dict]:
@@ -97,10 +106,10 @@ def find_prepared_slices(dataset_dir: str) -> list[dict]:
         FileNotFoundError: when the folder is missing or holds none.
     """
     folder = _existing_folder(dataset_dir)
-    paths = sorted(p for p in folder.rglob("*") if p.name.endswith((".nii.gz", ".nii")) and _visible(p, folder))
+    paths, problems = files_below(folder, (".nii.gz", ".nii"))
     names = _unique_names(paths, folder)
     items = [{"subject": n, "patient": n, "image": str(p)} for p, n in zip(paths, names, strict=True)]
-    return _not_empty(items, folder, "files ending in .nii.gz or .nii")
+    return _finished(items + problems, folder, "files ending in .nii.gz or .nii")
 
 
 def find_studies(dataset_dir: str, patient_pattern: str = BRATS_PATIENT) -> list[dict]:
@@ -117,30 +126,41 @@ def find_studies(dataset_dir: str, patient_pattern: str = BRATS_PATIENT) -> list
     """
     folder = _existing_folder(dataset_dir)
     items = []
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and _visible(p, folder)):
-        if files := sorted(p for p in sub.rglob("*") if p.is_file() and _visible(p, folder)):
-            patient = _patient(sub.name, patient_pattern)
-            paths = [str(path) for path in files]
-            items.append({"subject": sub.name, "patient": patient, "folder": str(sub), "image": paths})
-    return _not_empty(items, folder, "sub-folders, one a subject, with DICOM files")
+    for sub in filter(is_folder, visible(folder)):
+        found = list(walk(sub))
+        problem = next((f"{path}: {problem}." for path, problem in found if problem), None)
+        if found:
+            item = {"subject": sub.name, "patient": _patient(sub.name, patient_pattern), "folder": str(sub)}
+            # What a study lacks would be missed by nobody.
+            items.append({**item, **({"problem": problem} if problem else {"image": [str(path) for path, _ in found]})})
+    return _finished(items, folder, "sub-folders, one a subject, with DICOM files")
 
 
 def _existing_folder(path: str) -> Path:
     folder = Path(path)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FileNotFoundError(f"dataset_dir {path!r} is not a folder.")
+    try:
+        visible(folder)
+    except OSError as error:
+        raise OSError(f"dataset_dir {path!r} {listing_problem(error)}.") from None
     return folder
 
 
-def _not_empty(items: list[dict], folder: Path, wanted: str) -> list[dict]:
+def _finished(items: list[dict], folder: Path, wanted: str) -> list[dict]:
+    """The items, with a ``problem`` where a file is none or the name cannot be a subject's."""
     if not items:
         raise FileNotFoundError(f"no subjects in {str(folder)!r}: wanted {wanted}.")
+    for item in items:
+        image = item.get("image", [])
+        paths = [image] if isinstance(image, str) else [*image]
+        if "problem" not in item and (problem := files_problem([*paths, *filter(None, [item.get("label")])])):
+            item["problem"] = problem
+    check_names(items, str(folder))
+    for item in items:
+        if "problem" in item:
+            item["problem"] = printable(item["problem"])
     return items
-
-
-def _visible(path: Path, folder: Path) -> bool:
-    """Neither the file nor a folder above it, below ``folder``, starts with a dot, as other systems' leftovers do."""
-    return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _patient(name: str, pattern: str) -> str:
@@ -165,12 +185,6 @@ def _stem(path: Path) -> str:
     """File name without a volume extension."""
     extension = next((e for e in VOLUME_EXTENSIONS if path.name.lower().endswith(e)), path.suffix)
     return path.name[: len(path.name) - len(extension)]
-
-
-def _files(folder: Path, extensions: tuple[str, ...]) -> list[Path]:
-    return sorted(
-        p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(extensions) and _visible(p, folder)
-    )
 
 
 def _matching(files: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:

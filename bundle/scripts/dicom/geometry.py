@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 """Largest difference between two images' spacing or position, in mm, or direction cosine."""
 
+GREY = "MONOCHROME2"
+"""Grey values of which the largest is white. Of MONOCHROME1, where it is black, readers make either."""
+
 EVENNESS = 0.02
 """Largest deviation of a distance between slices from the others, as a share of it."""
 
@@ -26,8 +29,9 @@ def sorted_images(series: DicomSeries, place: str) -> list[DicomImage]:
         place: what errors call the subject, e.g. its folder.
 
     Raises:
-        ValueError: when an image has several frames, no place in space, or another size, spacing or orientation than
-            the rest; when two lie at one place; when slices are missing, unevenly spaced or shifted sideways.
+        ValueError: when an image has several frames, other pixels than MONOCHROME2, fewer than its header claims, no
+            place in space, or another size, spacing or orientation than the rest; when two lie at one place; when
+            slices are missing, unevenly spaced or shifted sideways.
     """
     where = f"{place}: series {series.description!r}"
     for image in series.images:
@@ -68,6 +72,10 @@ def check_same_geometry(volumes: Sequence[Sequence[DicomImage]], names: Sequence
 def _check_image(image: DicomImage, first: DicomImage, where: str) -> None:
     if image.frames > 1:
         raise ValueError(f"{where}: {image.path.name} has {image.frames} frames, wanted a file a slice.")
+    if image.missing_bytes:
+        raise ValueError(f"{where}: {image.path.name} lacks {image.missing_bytes} bytes of its pixels, it is cut off.")
+    if image.photometric and image.photometric != GREY:
+        raise ValueError(f"{where}: {image.path.name} holds {image.photometric} pixels, wanted {GREY}.")
     for key in ("spacing", "position", "orientation"):
         if getattr(image, key) is None:
             raise ValueError(f"{where}: {image.path.name} has no {key} in its header.")

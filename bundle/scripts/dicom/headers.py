@@ -10,6 +10,8 @@ from typing import Any
 
 from monai.utils import optional_import
 
+from ..reading import check_file
+
 pydicom, _ = optional_import("pydicom")
 InvalidDicomError, _ = optional_import("pydicom.errors", name="InvalidDicomError")
 
@@ -29,7 +31,17 @@ TAGS = [
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "FrameOfReferenceUID",
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "PixelData",
 ]
+
+DEFERRED = 1024
+"""Values longer than this, in bytes, are passed over: pixels."""
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+"""Length of compressed pixels, which come in parts."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class DicomImage:
         position: of the first pixel's centre in mm, x to the left, y to the back, z to the head; or ``None``.
         orientation: direction cosines along a row, then along a column; or ``None``.
         frame: FrameOfReferenceUID, what positions are relative to; empty where the header has none.
+        photometric: PhotometricInterpretation, e.g. ``MONOCHROME2``: grey values, the largest is white.
+        missing_bytes: of the pixels, against rows, columns and bits of the header; 0 also where they are compressed.
     """
 
     path: Path
@@ -57,6 +71,8 @@ class DicomImage:
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     frame: str = ""
+    photometric: str = ""
+    missing_bytes: int = 0
 
 
 @dataclass
@@ -94,7 +110,8 @@ def read_series(files: Iterable[str | Path]) -> list[DicomSeries]:
                 description, modality = (str(header.get(key) or "") for key in ("SeriesDescription", "Modality"))
                 series[uid] = DicomSeries(uid, str(header.StudyInstanceUID), description, modality)
             series[uid].images.append(_image(path, header))
-        except (AttributeError, TypeError, ValueError) as error:
+        except Exception as error:
+            # pydicom decodes a value when it is asked for, and raises what the value makes it raise.
             raise ValueError(f"{path}: broken DICOM header ({error}).") from None
     return sorted(series.values(), key=lambda s: (s.description, s.uid))
 
@@ -102,7 +119,8 @@ def read_series(files: Iterable[str | Path]) -> list[DicomSeries]:
 def _read_header(path: Path) -> Any:
     """The tags of a DICOM file, ``None`` for any other file."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        check_file(path)
+        return pydicom.dcmread(path, defer_size=DEFERRED, specific_tags=TAGS)
     except InvalidDicomError:
         return None
     except Exception as error:
@@ -120,7 +138,22 @@ def _image(path: Path, header: Any) -> DicomImage:
         position=_numbers(header.get("ImagePositionPatient"), 3),
         orientation=_numbers(header.get("ImageOrientationPatient"), 6),
         frame=str(header.get("FrameOfReferenceUID") or ""),
+        photometric=str(header.get("PhotometricInterpretation") or ""),
+        missing_bytes=_missing_bytes(path, header),
     )
+
+
+def _missing_bytes(path: Path, header: Any) -> int:
+    """How many bytes of pixels a file lacks; neither pydicom nor GDCM minds."""
+    pixels = header.get_item("PixelData")
+    bits = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1) * int(header.BitsAllocated)
+    wanted = int(header.get("NumberOfFrames") or 1) * bits // 8
+    if pixels is None:
+        return wanted
+    if pixels.length == UNDEFINED_LENGTH:
+        return 0
+    held = path.stat().st_size - pixels.value_tell
+    return max(wanted - min(int(pixels.length), held), 0)
 
 
 def _numbers(values: Sequence | None, count: int) -> tuple[float, ...] | None:

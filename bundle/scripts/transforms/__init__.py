@@ -2,7 +2,9 @@
 
 from .fit_plane import FitPlaned
 from .intensity import ScaleForegroundd
-from .loading import LoadGreyImaged, LoadPreparedSliced, LoadSubjectd
+from .loading import LoadSubjectd
+from .pictures import LoadGreyImaged
+from .prepared_slices import LoadPreparedSliced
 from .segmentation import DropSmalld, RestrictForegroundd, SmoothSlicesd, ThresholdMapd
 
 __all__ = [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import itk
-import numpy as np
 import torch
 from monai.config import PathLike
 from monai.data import ITKReader, MetaTensor
@@ -16,7 +16,8 @@ from monai.utils import ensure_tuple, require_pkg
 
 from ..describe import Undescribed
 from ..dicom import DicomImage, check_same_geometry, match_series, read_series, sorted_images
-from .loading import check_not_constant, check_problem, read_image
+from ..reading import MAX_VOXELS, named
+from .loading import check_finite, check_not_constant, check_problem
 
 
 class SliceStackReader(ITKReader):
@@ -39,10 +40,13 @@ class LoadDicomSubjectd(Undescribed, Transform):
         series_patterns: for each name regular expressions, one of which the series' description must hold.
         series_exclusions: for each name regular expressions that it must not hold.
         modalities: DICOM's codes, e.g. ``MR``.
+        max_voxels: largest number of voxels of a subject, all series counted; headers that claim more are refused.
 
     Raises (when called):
         ValueError: naming the folder, the series and what is wanted: no series for a sequence or several, slices
-            that are missing, unevenly spaced or not of one volume, series of another geometry, unreadable files.
+            that are missing, unevenly spaced or not of one volume, series of another geometry, unreadable files,
+            files with fewer pixels than their header claims, pixels of MONOCHROME1 (where 0 is white: whether their
+            values are to be turned over is the display's affair) or of colour, too many voxels.
     """
 
     def __init__(
@@ -51,10 +55,11 @@ class LoadDicomSubjectd(Undescribed, Transform):
         series_patterns: Mapping[str, Sequence[str]],
         series_exclusions: Mapping[str, Sequence[str]],
         modalities: Sequence[str] = ("MR",),
+        max_voxels: int = MAX_VOXELS,
     ) -> None:
         self.sequences, self.modalities = list(sequences), list(modalities)
         self.series_patterns, self.series_exclusions = series_patterns, series_exclusions
-        self.reader = SliceStackReader()
+        self.max_voxels, self.reader = max_voxels, SliceStackReader()
 
     def __call__(self, data: Mapping) -> dict:
         """Load ``image`` of one item of a data list."""
@@ -62,10 +67,19 @@ class LoadDicomSubjectd(Undescribed, Transform):
         place = str(data.get("folder", data["subject"]))
         volumes = list(self.select(data["image"], place).values())
         names = [f"{place}: series {volume[0].description!r}" for volume in volumes]
-        images = [self._load([i.path for i in v], name) for v, name in zip(volumes, names, strict=True)]
-        stacked = torch.cat([image.as_tensor() for image in images])
+        shape = (*volumes[0][0].size[::-1], len(volumes[0]))
+        count = len(volumes) * math.prod(shape)
+        if count > self.max_voxels:
+            raise ValueError(f"{place}: {count:,} voxels, at most {self.max_voxels:,} are allowed (max_voxels).")
+        stacked = torch.empty((len(volumes), *shape))
+        meta: dict = {}
+        for index, (volume, name) in enumerate(zip(volumes, names, strict=True)):
+            with named(name):
+                own = self._read([image.path for image in volume], stacked[index])
+            meta = meta or {**own, "filename_or_obj": name}
+            check_finite(stacked[index], name)
         check_not_constant(stacked, names)
-        return {**data, "image": MetaTensor(stacked, meta=images[0].meta)}
+        return {**data, "image": MetaTensor(stacked, meta=meta)}
 
     def select(self, files: Iterable[str], place: str) -> dict[str, list[DicomImage]]:
         """For each sequence the images of its series, in the order of the slices.
@@ -81,14 +95,10 @@ class LoadDicomSubjectd(Undescribed, Transform):
         check_same_geometry(volumes, [s.description for s in series], place)
         return dict(zip(self.sequences, volumes, strict=True))
 
-    def _load(self, files: Sequence[Path], name: str) -> MetaTensor:
-        image = read_image(name, lambda _: self._read(files, name))
-        if image.ndim != 4:
-            raise ValueError(f"{name}: one grey value a pixel is wanted, got an image of shape {tuple(image.shape)}.")
-        return image
-
-    def _read(self, files: Sequence[Path], name: str) -> MetaTensor:
-        """A series, (1, W, H, D) float32."""
+    def _read(self, files: Sequence[Path], target: torch.Tensor) -> dict:
+        """A series into ``target`` (W, H, D); what is known of it."""
         array, meta = self.reader.get_data(self.reader.read([str(path) for path in files]))
-        volume = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
-        return MetaTensor(volume, meta={**meta, "filename_or_obj": name})
+        if array.shape != tuple(target.shape):
+            raise ValueError(f"one grey value a pixel is wanted, got {array.shape} for {tuple(target.shape)} voxels")
+        target.copy_(torch.from_numpy(array))
+        return meta

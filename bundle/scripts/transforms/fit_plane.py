@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, Resize, SpatialPad
-from monai.utils import ensure_tuple_rep
+from monai.utils import TraceKeys, ensure_tuple_rep
+
+from .slabs import slabs_of
 
 
 class FitPlaned(MapTransform, InvertibleTransform):
@@ -59,7 +62,7 @@ class FitPlaned(MapTransform, InvertibleTransform):
             result[key] = self.pad.inverse(result[key])
             operations = result[key].applied_operations
             if operations and operations[-1]["class"] == Resize.__name__:
-                result[key] = self.resize.inverse(result[key])
+                result[key] = self._enlarge(result[key])
         return result
 
     def _shrink(self, image: torch.Tensor, nearest: bool) -> torch.Tensor:
@@ -69,4 +72,37 @@ class FitPlaned(MapTransform, InvertibleTransform):
         scale = self.size / max(image.shape[1:3])
         self.resize.spatial_size = [max(1, round(n * scale)) for n in image.shape[1:3]] + list(image.shape[3:])
         linear = "bilinear" if image.ndim == 3 else "trilinear"
-        return self.resize(image, mode="nearest" if nearest else linear, anti_aliasing=not nearest)
+        options: dict[str, Any] = {"mode": "nearest" if nearest else linear, "anti_aliasing": not nearest}
+        if image.ndim == 3:
+            return self.resize(image, **options)
+        return _by_slabs(partial(self.resize, mode=options["mode"]), image, self.resize.spatial_size, options)
+
+    def _enlarge(self, image: MetaTensor) -> torch.Tensor:
+        if image.ndim == 3:
+            return self.resize.inverse(image)
+        record = image.applied_operations[-1]
+        info, size = record[TraceKeys.EXTRA_INFO], record[TraceKeys.ORIG_SIZE]
+        corners = None if info["align_corners"] == TraceKeys.NONE else info["align_corners"]
+        options = {"mode": info["mode"], "align_corners": corners, "dtype": info["dtype"]}
+        return _by_slabs(self.resize.inverse, image, size, options)
+
+
+def _by_slabs(record: Callable, image: torch.Tensor, size: Sequence[int], options: Mapping) -> torch.Tensor:
+    """(c, W, H, D) resampled to ``size`` in parts of the third axis, since every slice is resampled alone.
+
+    What the image remembers of it is MONAI's own, by ``record``, of an image without memory.
+    """
+    values = torch.empty((len(image), *map(int, size)), dtype=torch.float32, device=image.device)
+    for part, place in zip(slabs_of(_plain(image)), slabs_of(values, like=image), strict=True):
+        place.copy_(_plain(Resize([*size[:2], part.shape[-1]], **options)(part)))
+    if not isinstance(image, MetaTensor):
+        return values
+    return _with_record(values, record(_with_record(torch.empty(image.shape, device="meta"), image)))
+
+
+def _plain(image: torch.Tensor) -> torch.Tensor:
+    return image.as_tensor() if isinstance(image, MetaTensor) else image
+
+
+def _with_record(values: torch.Tensor, image: MetaTensor) -> MetaTensor:
+    return MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)

@@ -10,6 +10,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from .slabs import slabs_of
+
 
 class ScaleForegroundd(MapTransform):
     """Scale each channel to [0, 1] by percentiles of its foreground, the voxels that are not 0.
@@ -39,22 +41,30 @@ class ScaleForegroundd(MapTransform):
         for key in self.keys:
             image = result[key]
             name = getattr(image, "meta", {}).get("filename_or_obj", key)
-            scaled = torch.stack([self._scale(channel, f"{name}, channel {i}") for i, channel in enumerate(image)])
+            scaled = torch.empty(image.shape, device=image.device)
+            for index, channel in enumerate(_plain(image)):
+                self._scale(channel, scaled[index], f"{name}, channel {index}")
             result[key] = _like(scaled, image)
         return result
 
-    def _scale(self, channel: torch.Tensor, name: str) -> torch.Tensor:
-        channel = torch.as_tensor(channel).float()
-        channel = channel.as_tensor() if isinstance(channel, MetaTensor) else channel
-        foreground = channel != 0
-        # numpy's percentile has no limit of elements, torch.quantile has
+    def _scale(self, channel: torch.Tensor, scaled: torch.Tensor, name: str) -> None:
+        # numpy, since torch.quantile has a limit of elements and torch lists the indices of those that are chosen
+        array = channel.float().cpu().numpy()
+        values = array[array != 0]
         wanted: Sequence[float] = [0.0 if self.lower is None else self.lower, self.upper]
-        values = channel[foreground].cpu().numpy()
-        low, high = np.percentile(values, wanted) if values.size else (0.0, 0.0)
+        least, most = (values.min(), values.max()) if values.size else (0.0, 0.0)
+        low, high = np.percentile(values, wanted, overwrite_input=True) if values.size else (0.0, 0.0)
         low = min(low, 0.0) if self.lower is None else low
-        if not high > low or values.min() == values.max():
+        if not high > low or least == most:
             raise ValueError(f"{name}: foreground is empty or constant (percentiles {low:g} and {high:g}).")
-        return ((channel - low) / (high - low)).clamp(0, 1) * foreground
+        for part, place in zip(slabs_of(channel), slabs_of(scaled), strict=True):
+            part = part.float()
+            place.copy_(((part - low) / (high - low)).clamp(0, 1) * (part != 0))
+
+
+def _plain(image: torch.Tensor) -> torch.Tensor:
+    image = torch.as_tensor(image)
+    return image.as_tensor() if isinstance(image, MetaTensor) else image
 
 
 def _like(values: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
