@@ -57,11 +57,11 @@ def make_method_bundle(
         else:
             writable_folder(target, "output")
             shutil.copy2(source, target / name)
-    merged = ConfigParser.load_config_files([str(root / "configs" / "inference.json"), *map(str, overlays)])
-    # Tools know the model by this name alone.
-    merged |= {"weights": "$@bundle_root + '/models/model.pt'"}
-    merged |= {"calibration_file": "$@bundle_root + '/models/calibration.json'"}
-    write_json(target / "configs" / "inference.json", merged)
+    base = str(root / "configs" / "inference.json")
+    merged = ConfigParser.load_config_files([base, *map(str, overlays)])
+    # A method's overlay names files of its own, which are not the new folder's.
+    own_files = {key: ConfigParser.load_config_file(base)[key] for key in ("weights", "calibration_file")}
+    write_json(target / "configs" / "inference.json", {**merged, **own_files})
     models = writable_folder(target / "models", "output")
     shutil.copy2(root / "models" / "LICENSE", models / "LICENSE")
     shutil.copy2(weights, models / "model.pt")
