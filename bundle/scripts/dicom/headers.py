@@ -150,8 +150,11 @@ def _missing_bytes(path: Path, header: Any) -> int:
     wanted = int(header.get("NumberOfFrames") or 1) * bits // 8
     if pixels is None:
         return wanted
-    if pixels.length == UNDEFINED_LENGTH:
+    if getattr(pixels, "is_undefined_length", False) or getattr(pixels, "length", None) == UNDEFINED_LENGTH:
         return 0
+    if not hasattr(pixels, "length"):
+        # pydicom has decoded the element already, and holds the bytes that there are.
+        return max(wanted - len(pixels.value or b""), 0)
     held = path.stat().st_size - pixels.value_tell
     return max(wanted - min(int(pixels.length), held), 0)
 
