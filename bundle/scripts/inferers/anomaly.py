@@ -170,7 +170,8 @@ class AnomalyInferer(Inferer):
             encoded = self.method.encode(images, network) if encoded is None else encoded
             streams = SliceGenerator(self.seed, places, device=images.device)
             restored = self.method.restore(images, encoded, network, streams, on_step)
-        if any(bool(t.isnan().any()) for t in (restored.reconstruction, *restored.slice_scores.values())):
+        found = (restored.reconstruction, *restored.slice_scores.values(), *restored.evidence.values())
+        if any(bool(t.isnan().any()) for t in found):
             raise ValueError(f"a network's output is not a number (amp is {self.amp}): are its weights damaged?")
         # Only the networks may be autocast: a score's convolutions would round its differences to 8 bits.
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
